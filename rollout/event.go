@@ -108,6 +108,11 @@ type ObserveRequest struct {
 	// Frozen and SourceDown are what the rollout knows already, so that only a change is reported.
 	Frozen     string `json:"frozen,omitempty"`
 	SourceDown string `json:"source_down,omitempty"`
+	PlaneDown  string `json:"plane_down,omitempty"`
+	// Tolerate: a violation is known and waits for a human, so only a safety violation is reported.
+	Tolerate bool `json:"tolerate,omitempty"`
+	// Drifted: somebody else's change is known and waits for a human, so the route is neither renewed nor put back.
+	Drifted bool `json:"drifted,omitempty"`
 }
 
 // Finding says why a slice ended.
@@ -124,7 +129,7 @@ const (
 	FoundFreeze    Finding = "freeze"    // both arms bad at once began or ended (Frozen)
 	FoundDrift     Finding = "drift"     // somebody else changed the weights, twice
 	FoundLost      Finding = "lost"      // another owner holds the route
-	FoundPlane     Finding = "plane"     // the data plane does not answer, so the lease may run out
+	FoundPlane     Finding = "plane"     // the data plane stopped answering, or answers again (PlaneDown)
 )
 
 // ObserveResult is the outcome of one slice.
@@ -140,6 +145,7 @@ type ObserveResult struct {
 	Blame      string          `json:"blame,omitempty"` // the check a violation is blamed on
 	Frozen     string          `json:"frozen,omitempty"`
 	SourceDown string          `json:"source_down,omitempty"`
+	PlaneDown  string          `json:"plane_down,omitempty"`
 	Series     []Point         `json:"series,omitempty"`
 	Polls      int64           `json:"polls"`
 }

@@ -49,6 +49,7 @@ type State struct {
 	Phase   Phase     `json:"phase"`
 	Stage   int       `json:"stage"`  // index into Spec.Stages
 	Weight  Weight    `json:"weight"` // last weight that the data plane confirmed
+	Valid   bool      `json:"valid"`  // Validate found nothing wrong
 	Moved   bool      `json:"moved"`  // a weight above 0 was asked for at least once
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
@@ -56,6 +57,9 @@ type State struct {
 	Revision int64 `json:"revision"` // of the last route sent; only grows
 	Task     Task  `json:"task"`     // the one activity in flight, if any
 	NextTask int64 `json:"next_task"`
+	// Wake is when Step wants a Tick: the task in flight should have ended by then, or a parked one begins anew. Zero: never.
+	Wake       time.Time `json:"wake,omitzero"`
+	NextNotice int64     `json:"next_notice"`
 
 	Pause *Pause `json:"pause,omitempty"`
 
@@ -71,6 +75,9 @@ type State struct {
 	Evidence   []Evidence      `json:"evidence,omitempty"`    // the latest
 	Frozen     string          `json:"frozen,omitempty"`      // why polls are not judged now
 	SourceDown string          `json:"source_down,omitempty"` // why the metrics source does not answer
+	PlaneDown  string          `json:"plane_down,omitempty"`  // why the data plane does not answer
+	Drift      string          `json:"drift,omitempty"`       // somebody else's change that waits for a human
+	Violation  string          `json:"violation,omitempty"`   // a violation of this stage that waits for a human
 
 	Outcome   Phase      `json:"outcome,omitempty"`   // the terminal phase a restore leads to
 	Reason    string     `json:"reason,omitempty"`    // one sentence: why it ended or is ending
@@ -81,7 +88,8 @@ type State struct {
 
 // Bounds on what State keeps, so that it stays far below Temporal's payload limits.
 const (
-	MaxDecisions = 200
+	MaxDecisions = 100
+	MaxEvidence  = 30 // decisions that keep their evidence
 	MaxPoints    = 400
 )
 
@@ -156,6 +164,8 @@ const (
 	DecideFreeze   DecisionKind = "freeze"
 	DecideThaw     DecisionKind = "thaw"
 	DecideSource   DecisionKind = "metrics_source"
+	DecidePlane    DecisionKind = "data_plane"
+	DecideOverdue  DecisionKind = "task_overdue"
 	DecideDrift    DecisionKind = "drift"
 	DecideIgnore   DecisionKind = "ignore"
 	DecideEnd      DecisionKind = "end"
@@ -236,6 +246,8 @@ type Status struct {
 	Evidence    []Evidence `json:"evidence,omitempty"`
 	Frozen      string     `json:"frozen,omitempty"`
 	SourceDown  string     `json:"source_down,omitempty"`
+	PlaneDown   string     `json:"plane_down,omitempty"`
+	Violation   string     `json:"violation,omitempty"`
 	Outcome     Phase      `json:"outcome,omitempty"`
 	Reason      string     `json:"reason,omitempty"`
 	Owner       string     `json:"owner"`
