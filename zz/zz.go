@@ -24,4 +24,11 @@ import (
  _ "golang.org/x/term"
  _ "github.com/prometheus/common/expfmt"
  _ "github.com/prometheus/client_model/go"
+_ "github.com/prometheus/client_golang/prometheus/testutil"
+ _ "go.temporal.io/api/enums/v1"
+ _ "go.temporal.io/api/workflowservice/v1"
+ _ "go.temporal.io/api/history/v1"
+ _ "google.golang.org/grpc"
+ _ "google.golang.org/protobuf/proto"
+ _ "github.com/google/uuid"
 )
