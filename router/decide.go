@@ -1,0 +1,155 @@
+package router
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/url"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// The errors of Decide.
+var (
+	ErrUnknownAgent   = errors.New("agent is not known")
+	ErrUnknownVersion = errors.New("version is not known")
+	ErrNoVersion      = errors.New("agent has no version")
+)
+
+// Reason says why Decide chose a version.
+type Reason string
+
+// The reasons.
+const (
+	ByWeight       Reason = "weight"        // by the key's bucket
+	ByPin          Reason = "pin"           // the conversation stays where it began
+	ByOverride     Reason = "override"      // a tester's wish
+	ByLeaseExpired Reason = "lease_expired" // the canary's lease has run out: stable
+	ByNoKey        Reason = "no_key"        // by a random bucket
+)
+
+// Request is what Decide knows about a request. Pin may be forged: it is checked. Override must not: check it before.
+type Request struct {
+	Key      string // what the choice sticks to; empty: a random bucket
+	Pin      string // the token that came with the request, if any
+	Override string // the version a believed tester wants; empty: none
+}
+
+// Decision is what Decide chose. It is a value: nothing in it changes.
+type Decision struct {
+	Agent        string
+	Version      string
+	Reason       Reason
+	Bucket       int    // in [0, Buckets), or -1 where none was needed
+	Canary       bool   // Version is the canary
+	MigratedFrom string // the version that a pin named, when the conversation can't stay there
+	// NewPin says that the client should get a token (AppendPin): it has none, or an old one.
+	NewPin  bool
+	pin     claims
+	version *Version
+}
+
+// Target is the base URL of the version that was chosen. The caller must not change it.
+func (d *Decision) Target() *url.URL { return d.version.target }
+
+// Stats count what the version that was chosen does.
+func (d *Decision) Stats() *Stats { return d.version.stats }
+
+// Streams are the live requests to the version that was chosen.
+func (d *Decision) Streams() *Streams { return d.version.streams }
+
+// AppendPin appends the token that keeps the conversation of d where it is to dst. Only for a Decision with NewPin.
+func (r *Router) AppendPin(dst []byte, d *Decision) []byte {
+	return r.keys.appendToken(dst, kindPin, d.pin)
+}
+
+// Decide chooses the version of agent that serves q. It takes no lock and, with a known version in the pin, allocates nothing.
+// Errors: ErrUnknownAgent, ErrUnknownVersion for the override, ErrNoVersion.
+func (r *Router) Decide(agent string, q Request) (Decision, error) {
+	a := r.table.Load().agents[agent]
+	if a == nil {
+		return Decision{}, ErrUnknownAgent
+	}
+	d := Decision{Agent: a.name, Bucket: -1}
+	if q.Override != "" {
+		v := a.versions[q.Override]
+		if v == nil {
+			return Decision{}, ErrUnknownVersion
+		}
+		d.settle(a, v, ByOverride)
+		return d, nil
+	}
+	now := r.clock.Mono()
+	var pinned string
+	if q.Pin != "" {
+		wall := r.clock.Wall()
+		if c, err := r.keys.open(kindPin, a.name, q.Pin, a.versions, wall); err == nil {
+			if v := a.versions[c.version]; v != nil && a.honours(c, now) {
+				d.settle(a, v, ByPin)
+				if time.Unix(c.expiry, 0).Sub(wall) < r.pinTTL/2 {
+					r.mint(&d, a)
+				}
+				return d, nil
+			}
+			pinned = c.version
+		}
+	}
+	v, reason := a.choose(&d, q.Key, now)
+	if v == nil {
+		return Decision{}, ErrNoVersion
+	}
+	d.settle(a, v, reason)
+	if pinned != d.Version {
+		d.MigratedFrom = pinned
+	}
+	r.mint(&d, a)
+	return d, nil
+}
+
+func (d *Decision) settle(a *agentTable, v *Version, reason Reason) {
+	d.version, d.Version, d.Reason, d.Canary = v, v.name, reason, a.canary != "" && v.name == a.canary
+}
+
+func (r *Router) mint(d *Decision, a *agentTable) {
+	d.NewPin = true
+	d.pin = claims{agent: a.name, version: d.Version, rollout: a.salt, epoch: a.epoch, expiry: r.clock.Wall().Add(r.pinTTL).Unix()}
+}
+
+// choose picks by weight, and sets the bucket.
+func (a *agentTable) choose(d *Decision, key string, now time.Duration) (*Version, Reason) {
+	reason := ByWeight
+	if key == "" {
+		reason = ByNoKey
+		d.Bucket = rand.IntN(Buckets)
+	} else {
+		d.Bucket = bucket(xxhash.Sum64String(key), a.salt)
+	}
+	if a.expired(now) {
+		return a.versions[a.stable], ByLeaseExpired
+	}
+	if d.Bucket < a.weight {
+		return a.versions[a.canary], reason
+	}
+	return a.versions[a.stable], reason
+}
+
+// honours reports whether a conversation may stay where its genuine pin says. Stable is always allowed; the canary only while
+// it has not been taken back, or is draining; another version (the stable one of before) as long as no rollback was in between.
+func (a *agentTable) honours(c claims, now time.Duration) bool {
+	if c.version == a.stable {
+		return true
+	}
+	if c.version != a.canary {
+		return c.epoch == a.epoch
+	}
+	if a.rollback {
+		return a.policy == Drain && (c.epoch == a.epoch || c.epoch == a.previousEpoch) && now < a.drainUntil
+	}
+	if c.epoch != a.epoch {
+		return false
+	}
+	if !a.leased || now < a.leaseUntil {
+		return true
+	}
+	return a.policy == Drain && now < a.leaseUntil+a.drain
+}

@@ -1,0 +1,305 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+func TestNobodyIsLostWhileTheWeightRises(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	on := map[string]bool{}
+	for step, weight := range []int{0, 1, 10, 100, 500, 1500, 3000, 5000, 9999, 10000} {
+		mustSet(t, r, canaryRoute(weight, int64(step)))
+		now := 0
+		for i := range 20_000 {
+			key := fmt.Sprintf("user-%d", i)
+			d := mustDecide(t, r, Request{Key: key})
+			if on[key] && !d.Canary {
+				t.Fatalf("weight %d: %s left the canary", weight, key)
+			}
+			if d.Canary != (d.Version == "v42") || d.Canary != (d.Bucket < weight) {
+				t.Fatalf("weight %d: %+v", weight, d)
+			}
+			if d.Canary {
+				on[key] = true
+				now++
+			}
+		}
+		if (weight == 0 && now != 0) || (weight == 10000 && now != 20_000) {
+			t.Errorf("weight %d: %d of 20000 on the canary", weight, now)
+		}
+	}
+}
+
+func TestDecideReasons(t *testing.T) {
+	t.Parallel()
+	r, clock := newTestRouter(t)
+	mustSet(t, r, canaryRoute(5000, 1))
+	in, out := keyFor(t, r, 0, 5000), keyFor(t, r, 5000, 10000)
+
+	if d := mustDecide(t, r, Request{Key: in}); d.Version != "v42" || d.Reason != ByWeight || !d.NewPin {
+		t.Errorf("below the weight: %+v", d)
+	}
+	if d := mustDecide(t, r, Request{Key: out}); d.Version != "v41" || d.Reason != ByWeight || !d.NewPin {
+		t.Errorf("above the weight: %+v", d)
+	}
+	if d := mustDecide(t, r, Request{}); d.Reason != ByNoKey || d.Bucket < 0 || d.Bucket >= Buckets || d.Canary != (d.Bucket < 5000) {
+		t.Errorf("no key: %+v", d)
+	}
+	if d := mustDecide(t, r, Request{Key: in, Override: "v40"}); d.Version != "v40" || d.Reason != ByOverride || d.Bucket != -1 || d.NewPin {
+		t.Errorf("override: %+v", d)
+	}
+	if _, err := r.Decide(agent, Request{Override: "v99"}); !errors.Is(err, ErrUnknownVersion) {
+		t.Errorf("override of an unknown version: %v", err)
+	}
+	if _, err := r.Decide("nobody", Request{}); !errors.Is(err, ErrUnknownAgent) {
+		t.Errorf("unknown agent: %v", err)
+	}
+	clock.advance(time.Minute)
+	if d := mustDecide(t, r, Request{Key: in}); d.Version != "v41" || d.Reason != ByLeaseExpired {
+		t.Errorf("after the lease: %+v", d)
+	}
+}
+
+func TestPinHoldsWhileTheWeightMoves(t *testing.T) {
+	t.Parallel()
+	r, clock := newTestRouter(t)
+	mustSet(t, r, canaryRoute(500, 1))
+	key := keyFor(t, r, 1000, 1500) // on stable at 5 %, on the canary at 15 %
+	d := mustDecide(t, r, Request{Key: key})
+	pin := string(r.AppendPin(nil, &d))
+
+	mustSet(t, r, canaryRoute(1500, 2))
+	if d := mustDecide(t, r, Request{Key: key}); d.Version != "v42" {
+		t.Fatalf("without the pin: %+v", d)
+	}
+	got := mustDecide(t, r, Request{Key: key, Pin: pin})
+	if got.Version != "v41" || got.Reason != ByPin || got.NewPin || got.MigratedFrom != "" {
+		t.Errorf("with the pin: %+v", got)
+	}
+	clock.advance(DefaultPinTTL/2 + time.Minute)
+	if got = mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != "v41" || !got.NewPin {
+		t.Errorf("with an old pin: %+v", got)
+	}
+	renewed := string(r.AppendPin(nil, &got))
+	clock.advance(DefaultPinTTL / 2)
+	mustSet(t, r, canaryRoute(1500, 2))
+	if got = mustDecide(t, r, Request{Key: key, Pin: pin}); got.Reason == ByPin {
+		t.Errorf("with an expired pin: %+v", got)
+	}
+	if got = mustDecide(t, r, Request{Key: key, Pin: renewed}); got.Reason != ByPin || got.Version != "v41" {
+		t.Errorf("with the renewed pin: %+v", got)
+	}
+}
+
+func TestPinOnCanaryHoldsThroughPromotionAndTheNextRollout(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	mustSet(t, r, canaryRoute(5000, 1))
+	onCanary, onStable := mustDecide(t, r, Request{Key: keyFor(t, r, 0, 5000)}), mustDecide(t, r, Request{Key: keyFor(t, r, 5000, 10000)})
+	canaryPin, stablePin := string(r.AppendPin(nil, &onCanary)), string(r.AppendPin(nil, &onStable))
+
+	mustSet(t, r, api.Route{Stable: "v42", Owner: "canary/support-agent/run1", Revision: 2, Promoted: true})
+	next := api.Route{Stable: "v42", Canary: "v43", Weight: 9000, Owner: "canary/support-agent/run2", Revision: 1}
+	for _, step := range []string{"promoted", "next rollout"} {
+		if d := mustDecide(t, r, Request{Key: "x", Pin: canaryPin}); d.Version != "v42" || d.Reason != ByPin {
+			t.Errorf("%s: pin on the promoted version: %+v", step, d)
+		}
+		if d := mustDecide(t, r, Request{Key: "x", Pin: stablePin}); d.Version != "v41" || d.Reason != ByPin {
+			t.Errorf("%s: pin on the version before: %+v", step, d)
+		}
+		mustSet(t, r, next)
+	}
+}
+
+func TestRollbackPolicies(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		policy         string
+		during, after  string // the pinned conversation's version, before and after the drain deadline
+		migrated, kill bool
+	}{
+		{api.Evict, "v41", "v41", true, false},
+		{"", "v41", "v41", true, false},
+		{api.Drain, "v42", "v41", false, false},
+		{api.Kill, "v41", "v41", true, true},
+	} {
+		t.Run("policy "+tt.policy, func(t *testing.T) {
+			t.Parallel()
+			r, clock := newTestRouter(t)
+			mustSet(t, r, canaryRoute(5000, 1))
+			key := keyFor(t, r, 0, 5000)
+			d := mustDecide(t, r, Request{Key: key})
+			pin := string(r.AppendPin(nil, &d))
+			ended := false
+			done := d.Streams().Add(func() { ended = true })
+			defer done()
+
+			mustSet(t, r, rollbackRoute(2, tt.policy))
+			if ended != tt.kill {
+				t.Errorf("live stream ended: %t, want %t", ended, tt.kill)
+			}
+			if d := mustDecide(t, r, Request{Key: key}); d.Version != "v41" {
+				t.Errorf("new conversation: %+v", d)
+			}
+			got := mustDecide(t, r, Request{Key: key, Pin: pin})
+			if got.Version != tt.during || (got.MigratedFrom == "v42") != tt.migrated {
+				t.Errorf("pinned, at once: %+v", got)
+			}
+			mustSet(t, r, rollbackRoute(3, tt.policy)) // a restore that is repeated must not begin the deadline anew
+			clock.advance(DefaultDrainDeadline)
+			if got = mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != tt.after || got.MigratedFrom != "v42" {
+				t.Errorf("pinned, after the deadline: %+v", got)
+			}
+
+			// The same canary tried again: who was taken back stays so.
+			retry := canaryRoute(1, 1)
+			retry.Owner = "canary/support-agent/run2"
+			mustSet(t, r, retry)
+			if got = mustDecide(t, r, Request{Key: key, Pin: pin}); got.Reason == ByPin {
+				t.Errorf("pin woke up in the next rollout: %+v", got)
+			}
+		})
+	}
+}
+
+func TestLeaseExpiryAndPins(t *testing.T) {
+	t.Parallel()
+	for policy, want := range map[string][2]string{api.Evict: {"v41", "v41"}, api.Drain: {"v42", "v41"}, api.Kill: {"v41", "v41"}} {
+		t.Run(policy, func(t *testing.T) {
+			t.Parallel()
+			r, clock := newTestRouter(t)
+			route := canaryRoute(5000, 1)
+			route.OnRollback = policy
+			mustSet(t, r, route)
+			key := keyFor(t, r, 0, 5000)
+			d := mustDecide(t, r, Request{Key: key})
+			pin := string(r.AppendPin(nil, &d))
+			ended := false
+			defer d.Streams().Add(func() { ended = true })()
+			// The wall clock jumps; the lease must not care.
+			clock.jumpWall(-10 * time.Hour)
+			clock.advance(time.Minute - 1)
+			r.Tick()
+			if got := mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != "v42" || ended {
+				t.Errorf("within the lease: %+v", got)
+			}
+			clock.advance(1)
+			r.Tick()
+			if got := mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != want[0] {
+				t.Errorf("past the lease: %+v", got)
+			}
+			if ended != (policy == api.Kill) {
+				t.Errorf("live stream ended: %t", ended)
+			}
+			clock.advance(DefaultDrainDeadline)
+			if got := mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != want[1] {
+				t.Errorf("past the drain: %+v", got)
+			}
+			mustSet(t, r, route) // renewed: who has not moved meanwhile is at home again
+			if got := mustDecide(t, r, Request{Key: key, Pin: pin}); got.Version != "v42" || got.Reason != ByPin {
+				t.Errorf("renewed: %+v", got)
+			}
+			ended = false
+			defer d.Streams().Add(func() { ended = true })()
+			if ended {
+				t.Error("stream ended after the renewal")
+			}
+		})
+	}
+}
+
+func TestStreamDecidedBeforeAKillIsEnded(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	mustSet(t, r, canaryRoute(10000, 1))
+	d := mustDecide(t, r, Request{Key: "x"})
+	mustSet(t, r, rollbackRoute(2, api.Kill))
+	ended := false
+	d.Streams().Add(func() { ended = true })()
+	if !ended || d.Streams().Live() != 0 {
+		t.Errorf("ended %t, live %d: want true, 0", ended, d.Streams().Live())
+	}
+}
+
+func TestDecideAllocatesNothing(t *testing.T) {
+	r, _ := newTestRouter(t)
+	mustSet(t, r, canaryRoute(5000, 1))
+	key := keyFor(t, r, 0, 5000)
+	d := mustDecide(t, r, Request{Key: key})
+	pin := string(r.AppendPin(nil, &d))
+	forged := pin[:len(pin)-4] + "AAAA"
+	buf := make([]byte, 0, 512)
+	for name, q := range map[string]Request{
+		"weight": {Key: key}, "pin": {Key: key, Pin: pin}, "forged pin": {Key: key, Pin: forged}, "override": {Override: "v40"}, "no key": {},
+	} {
+		if n := testing.AllocsPerRun(1000, func() {
+			if _, err := r.Decide(agent, q); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations, want 0", name, n)
+		}
+	}
+	if n := testing.AllocsPerRun(1000, func() { buf = r.AppendPin(buf[:0], &d) }); n != 0 {
+		t.Errorf("AppendPin: %v allocations, want 0", n)
+	}
+}
+
+func TestDecideWhileRoutesChange(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	for w := range 4 {
+		group.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				d, err := r.Decide(agent, Request{Key: fmt.Sprintf("%d-%d", w, i)})
+				if err != nil || (d.Version != "v41" && d.Version != "v42") {
+					t.Errorf("%+v, %v", d, err)
+					return
+				}
+				d.Streams().Add(func() {})()
+			}
+		})
+	}
+	for i := range 300 {
+		mustSet(t, r, canaryRoute(i*30, int64(2*i)))
+		mustSet(t, r, rollbackRoute(int64(2*i+1), api.Kill))
+		r.Tick()
+	}
+	close(stop)
+	group.Wait()
+}
+
+func BenchmarkDecide(b *testing.B) {
+	o := testOptions(b, nil)
+	r, err := New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	mustSet(b, r, canaryRoute(5000, 1))
+	d := mustDecide(b, r, Request{Key: "conversation-1"})
+	pin := string(r.AppendPin(nil, &d))
+	for name, q := range map[string]Request{"weight": {Key: "conversation-1"}, "pin": {Key: "conversation-1", Pin: pin}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Decide(agent, q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

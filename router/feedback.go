@@ -1,0 +1,195 @@
+package router
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+// The response headers or trailers by which an agent reports how a task went. They are attributed to the version that served.
+const (
+	HeaderTask         = "X-Agent-Task"             // completed or failed
+	HeaderSafety       = "X-Agent-Safety-Violation" // its kind
+	HeaderSatisfaction = "X-Agent-Satisfaction"
+	HeaderTokens       = "X-Agent-Tokens"
+	HeaderCost         = "X-Agent-Cost-USD"
+	HeaderToolCalls    = "X-Agent-Tool-Calls" // ok=3,error=1
+)
+
+// FeedbackHeaders are all the headers of feedback.
+func FeedbackHeaders() []string {
+	return []string{HeaderTask, HeaderSafety, HeaderSatisfaction, HeaderTokens, HeaderCost, HeaderToolCalls}
+}
+
+// maxAmount bounds a reported number, so that no report can drown a sum's precision.
+const maxAmount = 1e12
+
+// DecodeFeedback reads the body of a feedback: one JSON document without unknown keys.
+func DecodeFeedback(raw []byte) (api.Feedback, error) {
+	var f api.Feedback
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return api.Feedback{}, fmt.Errorf("feedback: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return api.Feedback{}, errors.New("feedback: want one JSON document and nothing after it")
+	}
+	return f, CheckFeedback(f)
+}
+
+// CheckFeedback refuses numbers that are negative, not finite or absurd, and texts that are overlong.
+func CheckFeedback(f api.Feedback) error {
+	for _, n := range []struct {
+		name  string
+		value *float64
+	}{{"satisfaction", f.Satisfaction}, {"tokens", f.Tokens}, {"cost_usd", f.CostUSD}} {
+		if n.value != nil && !(*n.value >= 0 && *n.value <= maxAmount) {
+			return fmt.Errorf("%s %v: want a number from 0 to %g", n.name, *n.value, float64(maxAmount))
+		}
+	}
+	if t := f.ToolCalls; t != nil && (t.OK < 0 || t.Error < 0 || t.OK > maxAmount || t.Error > maxAmount) {
+		return fmt.Errorf("tool_calls ok=%d error=%d: want numbers from 0 to %g", t.OK, t.Error, float64(maxAmount))
+	}
+	for _, s := range []struct{ name, value string }{
+		{"id", f.ID}, {"task", f.Task}, {"safety_violation", f.SafetyViolation}, {"conversation", f.Conversation}, {"pin", f.Pin},
+	} {
+		if len(s.value) > 512 {
+			return fmt.Errorf("%s has %d bytes: want at most 512", s.name, len(s.value))
+		}
+	}
+	return nil
+}
+
+// Feedback counts f for the version it names, by version, pin or conversation. Errors: *Refusal.
+func (r *Router) Feedback(f api.Feedback) (api.FeedbackResult, error) {
+	if err := CheckFeedback(f); err != nil {
+		return api.FeedbackResult{}, &Refusal{Code: api.CodeInvalid, Message: err.Error()}
+	}
+	named := 0
+	for _, s := range []string{f.Version, f.Pin, f.Conversation} {
+		if s != "" {
+			named++
+		}
+	}
+	if named != 1 {
+		return api.FeedbackResult{}, &Refusal{Code: api.CodeInvalid, Message: "want exactly one of version, pin and conversation"}
+	}
+	r.mu.Lock()
+	s := r.agents[f.Agent]
+	if s == nil {
+		err := r.unknownAgent(f.Agent)
+		r.mu.Unlock()
+		return api.FeedbackResult{}, err
+	}
+	version, refusal := r.attribute(s, f)
+	stats := r.stats[statsKey{f.Agent, version}]
+	if refusal == nil && stats == nil {
+		refusal = s.unknownVersion(version)
+	}
+	r.mu.Unlock()
+	if refusal != nil {
+		return api.FeedbackResult{}, refusal
+	}
+	if f.ID != "" && !s.seen.add(xxhash.Sum64String(f.ID)) {
+		return api.FeedbackResult{Version: version, Duplicate: true}, nil
+	}
+	stats.Feedback(f)
+	return api.FeedbackResult{Version: version}, nil
+}
+
+// attribute finds the version that f is about. The caller holds r.mu.
+func (r *Router) attribute(s *agentState, f api.Feedback) (string, *Refusal) {
+	switch {
+	case f.Version != "":
+		return f.Version, nil
+	case f.Pin != "":
+		c, err := r.keys.open(kindPin, f.Agent, f.Pin, s.versions, r.clock.Wall())
+		if err != nil && !errors.Is(err, ErrExpiredToken) {
+			return "", &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf("pin: %v", err)}
+		}
+		return c.version, nil
+	}
+	if v, ok := s.recall.version(xxhash.Sum64String(f.Conversation)); ok {
+		return v, nil
+	}
+	return "", &Refusal{Code: api.CodeUnknownConversation, Message: "conversation is not remembered: report its pin or its version"}
+}
+
+// Served notes that d served a request of the conversation with that key (empty: none), so that feedback can name it, and
+// counts the conversation if it is new on that version. Not for overrides.
+func (r *Router) Served(d *Decision, key string) {
+	if key == "" {
+		d.Stats().Conversation()
+		return
+	}
+	r.table.Load().agents[d.Agent].served(d, xxhash.Sum64String(key))
+}
+
+func (a *agentTable) served(d *Decision, key uint64) {
+	if a.recall.set(key, d.Version) && d.Reason != ByPin {
+		d.Stats().Conversation()
+	}
+}
+
+// HeaderFeedback reads the feedback in h, which may be a response's header or trailer. Values that make no sense are left out;
+// ok is false if nothing is left.
+func HeaderFeedback(h http.Header) (f api.Feedback, ok bool) {
+	f.Task = bounded(h.Get(HeaderTask))
+	f.SafetyViolation = bounded(h.Get(HeaderSafety))
+	f.Satisfaction = amount(h.Get(HeaderSatisfaction))
+	f.Tokens = amount(h.Get(HeaderTokens))
+	f.CostUSD = amount(h.Get(HeaderCost))
+	f.ToolCalls = toolCalls(h.Get(HeaderToolCalls))
+	ok = f.Task != "" || f.SafetyViolation != "" || f.Satisfaction != nil || f.Tokens != nil || f.CostUSD != nil || f.ToolCalls != nil
+	return f, ok
+}
+
+func bounded(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) > 512 {
+		return Other
+	}
+	return s
+}
+
+func amount(s string) *float64 {
+	v, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
+	if err != nil || math.IsNaN(v) || v < 0 || v > maxAmount {
+		return nil
+	}
+	return &v
+}
+
+func toolCalls(s string) *api.ToolCalls {
+	if s == "" {
+		return nil
+	}
+	var t api.ToolCalls
+	for part := range strings.SplitSeq(s, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 0 || n > maxAmount {
+			return nil
+		}
+		switch name {
+		case "ok":
+			t.OK = n
+		case "error":
+			t.Error = n
+		default:
+			return nil
+		}
+	}
+	return &t
+}

@@ -1,0 +1,207 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+// The bounds of the registry: every version costs memory and metric series.
+const (
+	maxAgents   = 1000
+	maxVersions = 256 // of one agent
+	maxMetadata = 32  // entries of one version
+)
+
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+const namePattern = `[a-z0-9][a-z0-9._-]{0,62}`
+
+// Refusal says why a request can't be granted, whoever asks and however often.
+type Refusal struct {
+	Code    string // one of the api's codes
+	Message string
+	Known   []string // with an unknown agent or version: what is known, sorted
+}
+
+func (e *Refusal) Error() string { return e.Message }
+
+func (r *Router) unknownAgent(agent string) *Refusal {
+	known := slices.Sorted(maps.Keys(r.agents))
+	return &Refusal{Code: api.CodeUnknownAgent, Known: known, Message: fmt.Sprintf("agent %q is not known: want one of %q", agent, known)}
+}
+
+func (s *agentState) unknownVersion(version string) *Refusal {
+	known := slices.Sorted(maps.Keys(s.versions))
+	return &Refusal{Code: api.CodeUnknownVersion, Known: known,
+		Message: fmt.Sprintf("agent %s has no version %q: want one of %q", s.name, version, known)}
+}
+
+// Agents is the registry, sorted by name.
+func (r *Router) Agents() []api.Agent {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]api.Agent, 0, len(r.agents))
+	for _, name := range slices.Sorted(maps.Keys(r.agents)) {
+		out = append(out, r.agents[name].agent())
+	}
+	return out
+}
+
+// Knows reports whether agent is in the registry. It takes no lock.
+func (r *Router) Knows(agent string) bool { return r.table.Load().agents[agent] != nil }
+
+// Stable is the stable version of agent, and Canary the other one of its route; empty when there is none. It takes no lock.
+func (r *Router) Stable(agent string) string {
+	if a := r.table.Load().agents[agent]; a != nil {
+		return a.stable
+	}
+	return ""
+}
+
+// Canary is the canary that agent's route names; empty when there is none. It takes no lock.
+func (r *Router) Canary(agent string) string {
+	if a := r.table.Load().agents[agent]; a != nil {
+		return a.canary
+	}
+	return ""
+}
+
+func (s *agentState) agent() api.Agent {
+	a := api.Agent{Name: s.name, Stable: s.stable, Versions: make(map[string]api.Version, len(s.versions))}
+	for name, v := range s.versions {
+		a.Versions[name] = api.Version{URL: v.target.String(), Metadata: maps.Clone(v.metadata)}
+	}
+	return a
+}
+
+// PutVersion adds or replaces a version of agent, and the agent if it is new; the first version of a new agent is its stable
+// one. Errors: *Refusal, or that the state was not saved (the version is in force).
+func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, error) {
+	target, err := checkVersion(agent, version, v)
+	if err != nil {
+		return api.Agent{}, &Refusal{Code: api.CodeInvalid, Message: err.Error()}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.agents[agent]
+	if s == nil {
+		if len(r.agents) >= maxAgents {
+			return api.Agent{}, &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf("there are %d agents: no more are allowed", maxAgents)}
+		}
+		s = r.newAgent(agent)
+		s.stable = version
+	}
+	old := s.versions[version]
+	switch {
+	case old != nil && old.fixed && (old.target.String() != target.String() || !maps.Equal(old.metadata, v.Metadata)):
+		return api.Agent{}, &Refusal{Code: api.CodeInUse, Message: fmt.Sprintf("version %s of %s comes from the settings: change it there", version, agent)}
+	case old != nil && old.fixed:
+		return s.agent(), nil
+	case old == nil && len(s.versions) >= maxVersions:
+		return api.Agent{}, &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf("agent %s has %d versions: delete one first", agent, maxVersions)}
+	}
+	r.agents[agent] = s
+	s.setVersion(r.newVersion(agent, version, target, v.Metadata, old))
+	r.publish()
+	r.unsaved = true
+	r.log.Info("version registered", "agent", agent, "version", version, "url", target.String())
+	return s.agent(), r.save()
+}
+
+// DeleteVersion forgets a version. Errors: *Refusal for one that is stable, canary, from the settings or unknown, or that the
+// state was not saved (the version is gone).
+func (r *Router) DeleteVersion(agent, version string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.agents[agent]
+	if s == nil {
+		return r.unknownAgent(agent)
+	}
+	v := s.versions[version]
+	if v == nil {
+		return s.unknownVersion(version)
+	}
+	inUse := ""
+	switch {
+	case version == s.stable:
+		inUse = "is its stable version"
+	case version == s.route.Canary && (!s.route.Rollback || s.route.OnRollback == api.Drain && r.clock.Mono() < s.drainUntil):
+		inUse = "is the canary of a rollout"
+	case v.fixed:
+		inUse = "comes from the settings"
+	}
+	if inUse != "" {
+		return &Refusal{Code: api.CodeInUse, Message: fmt.Sprintf("version %s of %s %s", version, agent, inUse)}
+	}
+	s.versions = maps.Clone(s.versions)
+	delete(s.versions, version)
+	r.publish()
+	r.unsaved = true
+	r.log.Info("version deleted", "agent", agent, "version", version)
+	return r.save()
+}
+
+// addConfigured adds an agent of the settings.
+func (r *Router) addConfigured(name string, o AgentOptions) error {
+	s := r.newAgent(name)
+	s.stable, s.configured = o.Stable, o.Stable
+	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
+		target, err := checkVersion(name, version, o.Versions[version])
+		if err != nil {
+			return err
+		}
+		v := r.newVersion(name, version, target, o.Versions[version].Metadata, nil)
+		v.fixed = true
+		s.setVersion(v)
+	}
+	if s.versions[o.Stable] == nil {
+		return fmt.Errorf("stable version of agent %s: %w", name, s.unknownVersion(o.Stable))
+	}
+	r.agents[name] = s
+	return nil
+}
+
+func (r *Router) newAgent(name string) *agentState {
+	return &agentState{name: name, versions: map[string]*Version{}, recall: newRecall(r.memory), seen: newIDSet(r.memory)}
+}
+
+func (r *Router) newVersion(agent, version string, target *url.URL, metadata map[string]string, old *Version) *Version {
+	v := &Version{name: version, target: target, metadata: maps.Clone(metadata), stats: r.statsOf(agent, version), streams: new(Streams)}
+	if old != nil {
+		v.streams = old.streams
+	}
+	return v
+}
+
+// setVersion replaces the map, which a published table may hold.
+func (s *agentState) setVersion(v *Version) {
+	s.versions = maps.Clone(s.versions)
+	s.versions[v.name] = v
+}
+
+func checkVersion(agent, version string, v api.Version) (*url.URL, error) {
+	if !validName.MatchString(agent) {
+		return nil, fmt.Errorf("agent name %q: want %s", agent, namePattern)
+	}
+	if !validName.MatchString(version) {
+		return nil, fmt.Errorf("version name %q of agent %s: want %s", version, agent, namePattern)
+	}
+	u, err := url.Parse(v.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return nil, fmt.Errorf("url of version %s of agent %s: want http://host:port/path or https, without user, query and fragment", version, agent)
+	}
+	if len(v.Metadata) > maxMetadata {
+		return nil, fmt.Errorf("metadata of version %s of agent %s has %d entries: want at most %d", version, agent, len(v.Metadata), maxMetadata)
+	}
+	for k, x := range v.Metadata {
+		if len(k) > 64 || len(x) > 1024 {
+			return nil, fmt.Errorf("metadata %.64q of version %s of agent %s: want at most 64 bytes of name and 1024 of value", k, version, agent)
+		}
+	}
+	return u, nil
+}
