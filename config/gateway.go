@@ -1,0 +1,99 @@
+package config
+
+import "time"
+
+// Gateway is the settings of the gateway process. Durations are text such as "30s". Secrets are never in the file: it names an
+// environment variable or another file that holds them.
+type Gateway struct {
+	Listen      string `yaml:"listen"`       // of the proxy; port 0: any free one
+	AdminListen string `yaml:"admin_listen"` // of the admin API; loopback by default
+
+	AdminTokenEnv     string `yaml:"admin_token_env"` // one of the two is required
+	AdminTokenFile    string `yaml:"admin_token_file"`
+	FeedbackTokenEnv  string `yaml:"feedback_token_env"` // for agents that report feedback; none: the admin token only
+	FeedbackTokenFile string `yaml:"feedback_token_file"`
+
+	StateFile string                  `yaml:"state_file"` // keeps the registry, promotions and fences over a restart; empty: nothing is kept
+	Agents    map[string]GatewayAgent `yaml:"agents"`
+
+	PinKeys       []GatewayKey  `yaml:"pin_keys"`       // the first signs, all are valid; none: a random one per process
+	PinTTL        time.Duration `yaml:"pin_ttl"`        // of a conversation since its last turn
+	DrainDeadline time.Duration `yaml:"drain_deadline"` // of conversations on a canary taken back with on_rollback: drain
+	Memory        int           `yaml:"memory"`         // conversations remembered per agent, for feedback by id
+
+	TrustedNetworks []string `yaml:"trusted_networks"` // CIDRs whose X-Canary needs no token
+	TrustedProxies  []string `yaml:"trusted_proxies"`  // CIDRs of load balancers, believed about X-Forwarded-*
+
+	Names               GatewayNames    `yaml:"names"`
+	KeepFeedbackHeaders bool            `yaml:"keep_feedback_headers"` // pass the agents' X-Agent-Task and the like on to clients
+	Timeouts            GatewayTimeouts `yaml:"timeouts"`
+}
+
+// GatewayAgent is an agent and where its versions are.
+type GatewayAgent struct {
+	Stable   string                    `yaml:"stable"`
+	Host     string                    `yaml:"host"` // by which clients reach it; empty: any
+	Path     string                    `yaml:"path"` // prefix, stripped; empty: /agents/NAME/, or / with a host
+	Versions map[string]GatewayVersion `yaml:"versions"`
+}
+
+// GatewayVersion is where one version of an agent is.
+type GatewayVersion struct {
+	URL      string            `yaml:"url"` // http://host:port/path or https
+	Metadata map[string]string `yaml:"metadata"`
+}
+
+// GatewayKey names a secret of at least 16 bytes that signs pins and testers' tokens.
+type GatewayKey struct {
+	ID   string `yaml:"id"`
+	Env  string `yaml:"env"` // one of the two is required
+	File string `yaml:"file"`
+}
+
+// GatewayNames are the headers and cookies the proxy reads and sets. An empty one is the default; "-" turns a cookie off.
+type GatewayNames struct {
+	Conversation  string `yaml:"conversation_header"`   // X-Conversation-ID
+	User          string `yaml:"user_header"`           // X-User-ID
+	KeyCookie     string `yaml:"key_cookie"`            // aviary_key
+	Pin           string `yaml:"pin_header"`            // X-Aviary-Pin
+	PinCookie     string `yaml:"pin_cookie"`            // aviary_pin
+	Override      string `yaml:"override_header"`       // X-Canary
+	OverrideToken string `yaml:"override_token_header"` // X-Canary-Token
+	Version       string `yaml:"version_header"`        // X-Agent-Version
+	MigratedFrom  string `yaml:"migrated_from_header"`  // X-Conversation-Migrated-From
+}
+
+// GatewayTimeouts bound what may hang. There is none on a response's body: agents stream for minutes.
+type GatewayTimeouts struct {
+	ReadHeader     time.Duration `yaml:"read_header"`     // of a client's request
+	Idle           time.Duration `yaml:"idle"`            // of a client's connection between requests
+	Dial           time.Duration `yaml:"dial"`            // to an agent
+	ResponseHeader time.Duration `yaml:"response_header"` // from an agent
+	Shutdown       time.Duration `yaml:"shutdown"`        // how long streams may go on when the process is told to stop
+}
+
+// SetDefaults fills in what is not set.
+func (g *Gateway) SetDefaults() {
+	text := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	duration := func(field *time.Duration, value time.Duration) {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	text(&g.Listen, "127.0.0.1:8080")
+	text(&g.AdminListen, "127.0.0.1:9901")
+	duration(&g.PinTTL, 24*time.Hour)
+	duration(&g.DrainDeadline, time.Hour)
+	if g.Memory == 0 {
+		g.Memory = 100_000
+	}
+	duration(&g.Timeouts.ReadHeader, 10*time.Second)
+	duration(&g.Timeouts.Idle, 2*time.Minute)
+	duration(&g.Timeouts.Dial, 5*time.Second)
+	duration(&g.Timeouts.ResponseHeader, 2*time.Minute)
+	duration(&g.Timeouts.Shutdown, 30*time.Second)
+}

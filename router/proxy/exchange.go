@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/router"
+)
+
+// exchange is one request on its way. All but the atomics belongs to the handler's goroutine.
+type exchange struct {
+	proxy    *Proxy
+	in       *http.Request
+	start    time.Time
+	prefix   string // of the path, that led here
+	decision router.Decision
+	key      string
+	newKey   string // for the key cookie; empty: it has one or needs none
+
+	killed atomic.Bool // by a rollback
+	broken atomic.Bool // the request's body could not be read
+
+	code     int           // of the response; 0: none yet
+	header   time.Duration // from start to the response's header
+	first    time.Duration // from start to the body's first byte; 0: none yet
+	upgraded bool
+	events   bool // the response is an event stream
+	done     bool
+}
+
+// counted reports whether the request shows in the metrics. Testers' do not.
+func (x *exchange) counted() bool { return x.decision.Reason != router.ByOverride }
+
+// finish counts the exchange, if nobody has. It runs before the client can have seen the end of the response.
+func (x *exchange) finish(code int, failed bool) {
+	if x.done {
+		return
+	}
+	x.done = true
+	if !x.counted() {
+		return
+	}
+	o := router.Outcome{Code: code, Failed: failed, Latency: time.Since(x.start), TTFB: x.first}
+	if x.upgraded {
+		o.Latency = x.header // what follows is a connection, not a response
+	}
+	if o.TTFB == 0 {
+		o.TTFB = x.header
+	}
+	if o.TTFB == 0 {
+		o.TTFB = o.Latency
+	}
+	x.decision.Stats().Request(o)
+}
+
+// fail counts the exchange as ended with code because of err, and logs it if the agent is to blame.
+func (x *exchange) fail(code int, err error) {
+	blame := code >= 500 && !x.killed.Load()
+	if blame && !x.done {
+		x.proxy.log.Warn("agent did not answer", "agent", x.decision.Agent, "version", x.decision.Version,
+			"reason", string(x.decision.Reason), "code", code, "error", err)
+	}
+	x.finish(code, blame)
+}
+
+// end counts an exchange that nobody has counted: an upgraded connection that is over, or a client that took no more.
+func (x *exchange) end() {
+	switch {
+	case x.upgraded:
+		x.finish(x.code, false)
+	case x.killed.Load():
+		x.finish(http.StatusServiceUnavailable, false)
+	default:
+		x.finish(router.CodeClientGone, false)
+	}
+}
+
+// takeFeedback counts the feedback in h for the version that served, and takes it out unless clients may see it.
+func (x *exchange) takeFeedback(h http.Header) {
+	if f, ok := router.HeaderFeedback(h); ok && x.counted() {
+		x.decision.Stats().Feedback(f)
+	}
+	if !x.proxy.options.KeepFeedback {
+		for _, name := range router.FeedbackHeaders() {
+			h.Del(name)
+		}
+	}
+}
+
+// responseBody watches the response go by: its first byte, its end, and what a rollback does to it.
+type responseBody struct {
+	io.ReadCloser
+	exchange *exchange
+	resp     *http.Response
+	midLine  bool // the last byte that went by was not a newline
+	ended    bool // by a rollback: farewell is what is left to say
+	farewell []byte
+}
+
+// Read passes the body on. At its end the exchange is counted, before the client has seen the end.
+func (b *responseBody) Read(p []byte) (int, error) {
+	x := b.exchange
+	if b.ended {
+		return b.leave(p)
+	}
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		if x.first == 0 {
+			x.first = time.Since(x.start)
+		}
+		b.midLine = p[n-1] != '\n'
+	}
+	switch {
+	case err == nil:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		x.takeFeedback(b.resp.Trailer)
+		x.finish(x.code, x.code >= 500)
+		return n, err
+	case x.killed.Load():
+		x.finish(http.StatusServiceUnavailable, false)
+		if !x.events {
+			return n, err
+		}
+		b.ended = true
+		b.farewell = farewell(b.midLine)
+		return n, nil
+	case x.in.Context().Err() != nil:
+		x.finish(router.CodeClientGone, false)
+	default:
+		x.fail(http.StatusBadGateway, err)
+	}
+	return n, err
+}
+
+// leave hands out what is left of the farewell.
+func (b *responseBody) leave(p []byte) (int, error) {
+	n := copy(p, b.farewell)
+	b.farewell = b.farewell[n:]
+	if len(b.farewell) == 0 {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// farewell is the last event of a stream that a rollback ends. An event that was cut short is not ended first: it becomes part
+// of this one, whose type is error, so that no client takes half a message for a whole one.
+func farewell(midLine bool) []byte {
+	text := "event: error\ndata: {\"code\":\"version_withdrawn\",\"error\":\"the version that served this conversation was withdrawn\"}\n\n"
+	if midLine {
+		text = "\n" + text
+	}
+	return []byte(text)
+}
+
+// isEventStream reports whether an event can be written into the response: server-sent events, not compressed, of open length.
+func isEventStream(h http.Header) bool {
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && media == "text/event-stream" && h.Get("Content-Encoding") == "" && h.Get("Content-Length") == ""
+}
+
+// requestBody notes when the client's body breaks, which is not the agent's fault.
+type requestBody struct {
+	io.ReadCloser
+	broken *atomic.Bool
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.broken.Store(true)
+	}
+	return n, err
+}

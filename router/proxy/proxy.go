@@ -1,0 +1,310 @@
+// Package proxy is the data plane: a reverse proxy that sends every request to the version a router.Router decides on.
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/router"
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+// Options of a Proxy. The zero value serves every agent under /agents/NAME/ with the default names.
+type Options struct {
+	// Agents say by which host or path an agent is reached; an agent that is not named is reached under /agents/NAME/.
+	Agents map[string]Match
+	Names  Names // of headers and cookies; zero fields are the defaults
+	// TrustedNetworks may override the choice without a token. TrustedProxies are believed about X-Forwarded-For.
+	TrustedNetworks, TrustedProxies []netip.Prefix
+	KeepFeedback                    bool          // pass the agents' feedback headers on to clients
+	DialTimeout                     time.Duration // to an agent; 0: 5 s
+	HeaderTimeout                   time.Duration // from the request's end to the header of the response; 0: 2 min
+	IdlePerHost                     int           // idle connections kept per version; 0: 256
+	Logger                          *slog.Logger  // nil: none
+}
+
+// Match is how an agent is reached.
+type Match struct {
+	Host string // exact, without port; empty: any
+	Path string // prefix that begins and ends with /, and is stripped; empty: /agents/NAME/, or / with a Host
+}
+
+// Proxy is an http.Handler. New makes one.
+type Proxy struct {
+	router  *router.Router
+	options Options
+	names   Names
+	matches matcher
+	reverse *httputil.ReverseProxy
+	log     *slog.Logger
+	live    atomic.Int64
+}
+
+// New is a proxy for the agents of r. Errors name the match at fault.
+func New(r *router.Router, o Options) (*Proxy, error) {
+	matches, err := newMatcher(o.Agents)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), matches: matches, log: o.Logger}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	p.reverse = &httputil.ReverseProxy{
+		Rewrite:        p.rewrite,
+		ModifyResponse: p.modifyResponse,
+		ErrorHandler:   p.answerError,
+		Transport:      newTransport(o),
+		BufferPool:     &buffers{},
+		ErrorLog:       log.New(discard{}, "", 0), // every fault is told by answerError or fail, with its decision
+		// FlushInterval stays 0: ReverseProxy flushes at once what has no known length or is an event stream, and an answer
+		// of known length leaves in as few packets as can be.
+	}
+	return p, nil
+}
+
+func newTransport(o Options) *http.Transport {
+	dial, header, idle := o.DialTimeout, o.HeaderTimeout, o.IdlePerHost
+	if dial == 0 {
+		dial = 5 * time.Second
+	}
+	if header == 0 {
+		header = 2 * time.Minute
+	}
+	if idle == 0 {
+		idle = 256
+	}
+	return &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   dial,
+		ResponseHeaderTimeout: header,
+		ExpectContinueTimeout: time.Second,
+		IdleConnTimeout:       90 * time.Second,
+		MaxIdleConnsPerHost:   idle,
+		DisableCompression:    true, // what the agent sends is what the client gets
+		ForceAttemptHTTP2:     true,
+	}
+}
+
+// Close drops the idle connections to agents.
+func (p *Proxy) Close() { p.reverse.Transport.(*http.Transport).CloseIdleConnections() }
+
+// Live is how many requests are under way, upgraded connections included.
+func (p *Proxy) Live() int { return int(p.live.Load()) }
+
+// Wait waits until no request is under way, or ctx ends, whose error it then returns.
+func (p *Proxy) Wait(ctx context.Context) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for p.Live() > 0 {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// ServeHTTP sends req to the version that serves it, and counts how it ended.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	agent, prefix, ok := p.matches.match(req, p.router)
+	if !ok {
+		writeError(w, http.StatusNotFound, api.CodeUnknownAgent, "no agent is reached by this host and path")
+		return
+	}
+	if dotted(req.URL.Path) {
+		writeError(w, http.StatusBadRequest, api.CodeInvalid, "path has a . or .. segment")
+		return
+	}
+	x := &exchange{proxy: p, in: req, start: time.Now(), prefix: prefix}
+	q, refusal := p.identify(x, agent)
+	if refusal != "" {
+		writeError(w, http.StatusForbidden, api.CodeInvalid, refusal)
+		return
+	}
+	d, err := p.router.Decide(agent, q)
+	switch {
+	case errors.Is(err, router.ErrUnknownVersion):
+		writeError(w, http.StatusUnprocessableEntity, api.CodeUnknownVersion, fmt.Sprintf("agent %s has no version %q", agent, q.Override))
+		return
+	case err != nil:
+		writeError(w, http.StatusServiceUnavailable, api.CodeNotReady, fmt.Sprintf("agent %s: %v", agent, err))
+		return
+	}
+	x.decision, x.key = d, q.Key
+	p.forward(w, req, x)
+}
+
+// forward runs the exchange to its end. However it ends, it is counted once.
+func (p *Proxy) forward(w http.ResponseWriter, req *http.Request, x *exchange) {
+	p.live.Add(1)
+	defer p.live.Add(-1)
+	ctx, cancel := context.WithCancel(req.Context())
+	defer cancel()
+	if x.counted() {
+		p.router.Served(&x.decision, x.key)
+		defer x.decision.Streams().Add(func() {
+			x.killed.Store(true)
+			cancel()
+		})()
+	}
+	defer x.end() // also when ReverseProxy panics to cut the connection
+	req = req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body = &requestBody{ReadCloser: req.Body, broken: &x.broken}
+	}
+	p.reverse.ServeHTTP(w, req)
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(req *http.Request) *exchange { return req.Context().Value(exchangeKey{}).(*exchange) }
+
+// rewrite aims the request at the version, and takes out what only the router may say.
+func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
+	x := exchangeOf(pr.In)
+	pr.Out.URL.Path = strip(pr.Out.URL.Path, x.prefix)
+	pr.Out.URL.RawPath = strip(pr.Out.URL.RawPath, x.prefix)
+	// As it came: ReverseProxy drops what it can't parse, and the agent may have its own idea of a query.
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
+	pr.SetURL(x.decision.Target())
+	behindProxy := p.fromProxy(pr.In)
+	if behindProxy {
+		pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"]
+	}
+	pr.SetXForwarded()
+	if behindProxy {
+		for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
+			if v := pr.In.Header.Get(name); v != "" {
+				pr.Out.Header.Set(name, v)
+			}
+		}
+	}
+	h := pr.Out.Header
+	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version} {
+		h.Del(name)
+	}
+	if x.decision.MigratedFrom != "" {
+		h.Set(p.names.MigratedFrom, x.decision.MigratedFrom)
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // else the transport would name itself
+	}
+}
+
+// modifyResponse tells the client which version answered, and begins to watch the body.
+func (p *Proxy) modifyResponse(resp *http.Response) error {
+	x := exchangeOf(resp.Request)
+	x.code = resp.StatusCode
+	x.header = time.Since(x.start)
+	p.label(resp.Header, x)
+	x.takeFeedback(resp.Header)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		x.upgraded = true
+		return nil // the body is the connection; ReverseProxy needs it as it is
+	}
+	x.events = isEventStream(resp.Header)
+	if !p.options.KeepFeedback {
+		for _, name := range router.FeedbackHeaders() {
+			delete(resp.Trailer, name) // the announcement; the values come at the body's end
+		}
+	}
+	resp.Body = &responseBody{ReadCloser: resp.Body, exchange: x, resp: resp}
+	return nil
+}
+
+// label sets the router's own headers on an answer.
+func (p *Proxy) label(h http.Header, x *exchange) {
+	d := &x.decision
+	h.Set(p.names.Version, d.Version)
+	h.Del(p.names.Pin)
+	h.Del(p.names.MigratedFrom)
+	if d.MigratedFrom != "" {
+		h.Set(p.names.MigratedFrom, d.MigratedFrom)
+	}
+	if d.NewPin {
+		token := string(p.router.AppendPin(nil, d))
+		h.Set(p.names.Pin, token)
+		p.setCookie(h, p.names.PinCookie, token, x)
+	}
+	if x.newKey != "" {
+		p.setCookie(h, p.names.KeyCookie, x.newKey, x)
+	}
+}
+
+// answerError answers for an agent that could not, and classifies why.
+func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error) {
+	x := exchangeOf(req)
+	status, code, message := http.StatusBadGateway, "bad_gateway", "the agent could not be reached or broke off"
+	var timeout net.Error
+	switch {
+	case x.killed.Load():
+		status, code, message = http.StatusServiceUnavailable, "version_withdrawn", "the version that served this conversation was withdrawn; send the turn again"
+	case x.broken.Load():
+		status, code, message = http.StatusBadRequest, api.CodeInvalid, "the request's body could not be read"
+	case x.in.Context().Err() != nil:
+		status, code, message = CodeClientGone, "client_gone", "the client went away"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		status, code, message = http.StatusGatewayTimeout, "gateway_timeout", "the agent did not answer in time"
+	}
+	x.fail(status, err)
+	p.label(w.Header(), x)
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "0")
+	}
+	writeError(w, status, code, message)
+}
+
+// CodeClientGone is the status in logs and metrics of a request whose client went away.
+const CodeClientGone = router.CodeClientGone
+
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Del("Content-Length")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(api.ErrorBody{Code: code, Error: message}) //nolint:errcheck // the client is gone
+}
+
+// dotted reports whether a path could climb out of the prefix that leads to an agent.
+func dotted(path string) bool {
+	if !strings.Contains(path, "/.") {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// buffers lends ReverseProxy its copy buffers.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, 32<<10)
+}
+
+func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
