@@ -1,0 +1,199 @@
+// Package router drives the traffic of Aviary's own gateways, any number of replicas of them, through their admin APIs.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/activities/traffic"
+	"github.com/aviary-rollouts/aviary/internal/httpx"
+	"github.com/aviary-rollouts/aviary/rollout"
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+// callTimeout bounds one call to one replica, so that a hanging replica delays the answer of the others, and their restore,
+// by no more than this.
+const callTimeout = 2 * time.Second
+
+// maxBody bounds an answer of a replica, in bytes.
+const maxBody = 8 << 20
+
+// Driver sets and reads the routes of all replicas. It is safe for concurrent use.
+type Driver struct {
+	replicas []replica
+}
+
+type replica struct {
+	name   string // scheme and host, without secrets
+	client *api.Client
+}
+
+var _ traffic.Driver = (*Driver)(nil)
+
+// New is a driver of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil; its
+// transport is used, with a timeout of 2 s a call. Errors: no gateway, one twice, or an address that is no URL.
+func New(gateways []string, token string, client *http.Client) (*Driver, error) {
+	if len(gateways) == 0 {
+		return nil, errors.New("router driver: no gateways, want at least one admin address")
+	}
+	if client == nil {
+		client = httpx.NewClient(httpx.Settings{Timeout: callTimeout, MaxBody: maxBody})
+	}
+	d := &Driver{}
+	for _, g := range gateways {
+		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(callTimeout))
+		if err != nil {
+			return nil, fmt.Errorf("router driver: %w", err)
+		}
+		name := httpx.Host(c.Address())
+		if slices.ContainsFunc(d.replicas, func(r replica) bool { return r.name == name }) {
+			return nil, fmt.Errorf("router driver: gateway %s is named twice", name)
+		}
+		d.replicas = append(d.replicas, replica{name, c})
+	}
+	return d, nil
+}
+
+// Capabilities of the built-in router: every basis point, sticky by conversation, with lease and override.
+func (d *Driver) Capabilities() traffic.Capabilities {
+	return traffic.Capabilities{Step: 1, Sticky: "conversation", Lease: true, Override: true}
+}
+
+// Apply sends route to every replica at once and reads it back from each. A replica that can't be reached does not keep it from
+// the others: it is named in the error, which is a passing one, so that the caller tries again. A route that every replica
+// refuses is rejected; one that only some refuse is passing, since a replica may learn of a version later.
+func (d *Driver) Apply(ctx context.Context, route rollout.Route) error {
+	if err := check(route); err != nil {
+		return err
+	}
+	want := wire(route)
+	errs := each(d, func(_ int, r replica) error { return r.apply(ctx, route.Agent, want) })
+	return d.combine(route.Agent, "set the route", errs)
+}
+
+func check(route rollout.Route) error {
+	reject := func(format string, args ...any) error {
+		return &traffic.Rejected{Reason: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case !rollout.ValidName(route.Agent):
+		return reject("agent %q: want %s", route.Agent, rollout.NamePattern)
+	case !rollout.ValidName(route.Stable):
+		return reject("stable %q: want %s", route.Stable, rollout.NamePattern)
+	case route.Canary != "" && !rollout.ValidName(route.Canary):
+		return reject("canary %q: want %s, or none", route.Canary, rollout.NamePattern)
+	case route.Weight < 0 || route.Weight > rollout.FullWeight:
+		return reject("weight %d: want basis points from 0 to %d", int(route.Weight), int(rollout.FullWeight))
+	case route.Lease < 0:
+		return reject("lease %s: want 0 or more", route.Lease)
+	}
+	return nil
+}
+
+// wire is the route as the admin API takes it. A lease is rounded up: 0 would be for ever.
+func wire(r rollout.Route) api.Route {
+	return api.Route{
+		Stable: r.Stable, Canary: r.Canary, Weight: int(r.Weight), Owner: r.Owner, Revision: r.Revision,
+		LeaseMillis: int64((r.Lease.Std() + time.Millisecond - 1) / time.Millisecond), OnRollback: string(r.OnRollback),
+		Rollback: r.Rollback, Promoted: r.Promoted,
+	}
+}
+
+// apply sends want to one replica and asks it what it does now: not by the answer to the PUT, which a proxy may keep.
+func (r replica) apply(ctx context.Context, agent string, want api.Route) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	defer cancel()
+	if _, err := r.client.PutRoute(ctx, agent, want); err != nil {
+		return err
+	}
+	got, err := r.client.Route(ctx, agent)
+	if err != nil {
+		return fmt.Errorf("read the route back: %w", err)
+	}
+	if got.Owner != want.Owner && got.Owner != "" || got.Revision > want.Revision {
+		return &api.Conflict{Owner: got.Owner, Revision: got.Revision, Message: "somebody else has set it since"}
+	}
+	if got.Stable != want.Stable || got.Canary != want.Canary || got.Weight != want.Weight || got.EffectiveWeight != want.Weight ||
+		got.Owner != want.Owner || got.Revision != want.Revision {
+		return fmt.Errorf("lags: it reads back %s → %q at weight %d (%d in force), revision %d", got.Stable, got.Canary, got.Weight, got.EffectiveWeight, got.Revision)
+	}
+	return nil
+}
+
+// each calls fn for every replica at once and returns the errors in the replicas' order.
+func each(d *Driver, fn func(i int, r replica) error) []error {
+	errs := make([]error, len(d.replicas))
+	var wg sync.WaitGroup
+	for i, r := range d.replicas {
+		wg.Go(func() { errs[i] = fn(i, r) })
+	}
+	wg.Wait()
+	return errs
+}
+
+// combine is one error of all replicas': lost ownership first, then a passing fault of anyone, and a refusal when all of those
+// who failed refuse and nobody agrees.
+func (d *Driver) combine(agent, doing string, errs []error) error {
+	var texts, refusals []string
+	var pause time.Duration
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		var conflict *api.Conflict
+		if errors.As(err, &conflict) {
+			return &traffic.OwnershipLost{Agent: agent, Owner: conflict.Owner, Revision: conflict.Revision}
+		}
+		text := fmt.Sprintf("%s: %v", d.replicas[i].name, err)
+		texts = append(texts, text)
+		var answer *api.Error
+		if errors.As(err, &answer) {
+			pause = max(pause, min(answer.RetryAfter, httpx.MaxRetryAfter))
+			if refused(answer) {
+				refusals = append(refusals, text)
+			}
+		}
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	if len(refusals) == len(errs) {
+		return &traffic.Rejected{Reason: fmt.Sprintf("%s of agent %s: %s", doing, agent, refusals[0])}
+	}
+	var err error = &behind{
+		text: fmt.Sprintf("%s of agent %s: %d of %d gateways are behind: %s", doing, agent, len(texts), len(errs), strings.Join(texts, "; ")),
+		errs: errs,
+	}
+	if pause > 0 {
+		return &traffic.Busy{RetryAfter: pause, Err: err}
+	}
+	return err
+}
+
+// behind is a passing fault of some replicas.
+type behind struct {
+	text string
+	errs []error // by replica; nil where all is well
+}
+
+func (e *behind) Error() string { return e.text }
+
+// Unwrap is what went wrong at each replica.
+func (e *behind) Unwrap() []error {
+	return slices.DeleteFunc(slices.Clone(e.errs), func(err error) bool { return err == nil })
+}
+
+// refused reports whether a replica will say the same of the same request for ever.
+func refused(e *api.Error) bool {
+	switch e.Code {
+	case api.CodeUnknownAgent, api.CodeUnknownVersion, api.CodeInvalid, api.CodeInUse, api.CodeTooLarge:
+		return true
+	}
+	return false
+}
