@@ -148,7 +148,7 @@ func (k *Keyring) open(kind byte, agent, token string, versions map[string]*Vers
 	s := pool.Get().(*signer)
 	defer pool.Put(s)
 	n, err := base64.RawURLEncoding.Strict().Decode(s.raw[:], s.text[:copy(s.text[:], token)])
-	if err != nil || n < macSize+2 {
+	if err != nil || n < macSize+2 || base64.RawURLEncoding.EncodedLen(n) != len(token) { // the decoder skips line breaks
 		return claims{}, ErrBadToken
 	}
 	payload, mac := s.raw[:n-macSize], s.raw[n-macSize:n]
