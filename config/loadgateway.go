@@ -1,0 +1,121 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/rollout"
+)
+
+// LoadGateway is ParseGateway of the file at path, with the process's environment.
+func LoadGateway(path string) (Gateway, error) {
+	data, err := read(path)
+	if err != nil {
+		return Gateway{}, err
+	}
+	return ParseGateway(path, data, os.LookupEnv)
+}
+
+// ParseGateway is the settings in data, with defaults filled in. Errors are Problems.
+func ParseGateway(filename string, data []byte, lookup Lookup) (Gateway, error) {
+	var g Gateway
+	g.SetDefaults()
+	d, err := settings(filename, data, lookup, &g)
+	if err != nil {
+		return Gateway{}, err
+	}
+	g.check(d.report)
+	if err := d.problems.err(); err != nil {
+		return Gateway{}, err
+	}
+	return g, nil
+}
+
+// check reports what is wrong with the settings.
+func (g Gateway) check(r report) {
+	checkListen(g.Listen, "listen", r)
+	checkListen(g.AdminListen, "admin_listen", r)
+	switch {
+	case g.AdminTokenEnv == "" && g.AdminTokenFile == "":
+		r("admin_token_env", "is missing, want admin_token_env or admin_token_file; the admin API is never open")
+	case g.AdminTokenEnv != "" && g.AdminTokenFile != "":
+		r("admin_token_file", "admin_token_env is given too, want one of them")
+	}
+	if g.FeedbackTokenEnv != "" && g.FeedbackTokenFile != "" {
+		r("feedback_token_file", "feedback_token_env is given too, want one of them")
+	}
+	for i, k := range g.PinKeys {
+		path := fmt.Sprintf("pin_keys[%d]", i)
+		if !rollout.ValidName(k.ID) {
+			r(path+".id", "%s is not a name, want %s", quote(k.ID), rollout.NamePattern)
+		}
+		if (k.Env == "") == (k.File == "") {
+			r(path, "want exactly one of env or file")
+		}
+		if first := slices.IndexFunc(g.PinKeys, func(o GatewayKey) bool { return o.ID == k.ID }); first < i {
+			r(path+".id", "the same as pin_keys[%d], want every id once", first)
+		}
+	}
+	checkBetween(g.PinTTL, time.Second, maxDuration, "pin_ttl", r)
+	checkBetween(g.DrainDeadline, 0, maxDuration, "drain_deadline", r)
+	if g.Memory < 1 || g.Memory > 10_000_000 {
+		r("memory", "%d, want 1 to 10000000 conversations", g.Memory)
+	}
+	for i, n := range g.TrustedNetworks {
+		checkPrefix(n, fmt.Sprintf("trusted_networks[%d]", i), r)
+	}
+	for i, n := range g.TrustedProxies {
+		checkPrefix(n, fmt.Sprintf("trusted_proxies[%d]", i), r)
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Agents)) {
+		path := join("agents", name)
+		if !rollout.ValidName(name) {
+			r(path, "%s is not a name, want %s", quote(name), rollout.NamePattern)
+		}
+		g.Agents[name].check(r.under(path))
+	}
+	g.Timeouts.check(r.under("timeouts"))
+}
+
+func (t GatewayTimeouts) check(r report) {
+	const most = time.Hour
+	checkBetween(t.ReadHeader, time.Millisecond, most, "read_header", r)
+	checkBetween(t.Idle, time.Millisecond, most, "idle", r)
+	checkBetween(t.Dial, time.Millisecond, most, "dial", r)
+	checkBetween(t.ResponseHeader, time.Millisecond, most, "response_header", r)
+	checkBetween(t.Shutdown, 0, most, "shutdown", r)
+}
+
+func (a GatewayAgent) check(r report) {
+	if len(a.Versions) == 0 {
+		r("versions", "is missing, want at least one, such as v1: {url: http://127.0.0.1:9001}")
+	}
+	known := slices.Sorted(maps.Keys(a.Versions))
+	switch {
+	case a.Stable == "":
+		r("stable", "is missing, want the version that all traffic goes to")
+	case !slices.Contains(known, a.Stable) && len(known) > 0:
+		r("stable", "%s is not one of the versions, want %s", quote(a.Stable), oneOf(known...))
+	}
+	if a.Path != "" && (!strings.HasPrefix(a.Path, "/") || !strings.HasSuffix(a.Path, "/")) {
+		r("path", "%s, want a prefix that begins and ends with /", quote(a.Path))
+	}
+	if strings.ContainsAny(a.Host, ":/ ") {
+		r("host", "%s, want a host's name without port and path", quote(a.Host))
+	}
+	for _, version := range known {
+		path := join("versions", version)
+		if !rollout.ValidName(version) {
+			r(path, "%s is not a name, want %s", quote(version), rollout.NamePattern)
+		}
+		if a.Versions[version].URL == "" {
+			r(path+".url", "is missing, want where the version is, such as http://127.0.0.1:9001")
+			continue
+		}
+		checkURL(a.Versions[version].URL, path+".url", r)
+	}
+}
