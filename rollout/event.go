@@ -45,7 +45,7 @@ type (
 	Broken struct{ Reason string }
 	// Tick is the moment that State.Wake asked for.
 	Tick struct{}
-	// TaskDone is a task's good end. Observed is set for Observe, Seen for the ones that move traffic.
+	// TaskDone is a task's good end. Observed is set for Observe.
 	TaskDone struct {
 		ID       int64
 		Observed *ObserveResult
@@ -146,6 +146,7 @@ type ObserveResult struct {
 	Frozen     string          `json:"frozen,omitempty"`
 	SourceDown string          `json:"source_down,omitempty"`
 	PlaneDown  string          `json:"plane_down,omitempty"`
+	PutBack    string          `json:"put_back,omitempty"` // somebody else's change that was put back, the first time
 	Series     []Point         `json:"series,omitempty"`
 	Polls      int64           `json:"polls"`
 }

@@ -9,7 +9,6 @@ import (
 // observed takes in one slice of watching and decides.
 func (m *machine) observed(r ObserveResult) {
 	m.take(r)
-	m.noticeChanges(r)
 	switch r.Finding {
 	case FoundSafety:
 		m.takeBack(RolledBack, Aviary, r.Reason, r.Evidence)
@@ -36,6 +35,7 @@ func (m *machine) observed(r ObserveResult) {
 		m.takeBack(RolledBack, Aviary, r.Reason, nil)
 		return
 	}
+	m.noticeChanges(r)
 	m.judge(r)
 }
 
@@ -103,6 +103,9 @@ func (m *machine) noticeChanges(r ObserveResult) {
 			m.decide(DecideThaw, Aviary, "judging again", nil, Info)
 		}
 	}
+	if r.PutBack != "" {
+		m.decide(DecideDrift, Aviary, "somebody else changed the weights, they were put back: "+r.PutBack, nil, Warn)
+	}
 	m.SourceDown, m.PlaneDown, m.Frozen = r.SourceDown, r.PlaneDown, r.Frozen
 }
 
@@ -143,6 +146,8 @@ func (m *machine) blocker(r ObserveResult) string {
 		return "frozen: " + m.Frozen
 	case m.SourceDown != "":
 		return "the metrics source does not answer"
+	case m.PlaneDown != "":
+		return "the data plane does not answer"
 	case m.Requests.Canary < float64(need):
 		return fmt.Sprintf("%.0f of at least %d canary requests", m.Requests.Canary, need)
 	case r.Gate == Met:

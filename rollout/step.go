@@ -134,8 +134,12 @@ func (m *machine) restoreFailed(e TaskFailed) {
 	case !m.Moved && e.Type == ErrInvalidRollout:
 		m.end(m.Outcome, m.Reason, Warn)
 	default:
+		wait := BlockedRetry // a long wait keeps the history small while nobody comes
+		if m.now.Sub(m.Restoring) < BlockedRetry {
+			wait = RestoreRetry
+		}
 		m.block(e.Reason)
-		m.Wake = m.now.Add(RestoreRetry)
+		m.Wake = m.now.Add(wait)
 	}
 }
 

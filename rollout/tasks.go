@@ -13,7 +13,7 @@ const (
 	ShiftLimit    = 15 * time.Minute // then the rollout is taken back
 	FinalizeLimit = 15 * time.Minute // then the promotion is tried anew, and the humans are told
 	ParkAfter     = 2 * time.Minute  // of restoring in vain, then the rollout is parked visibly
-	RestoreRetry  = time.Minute      // between tries after a final refusal
+	RestoreRetry  = time.Minute      // between the first tries after a final refusal
 	BlockedRetry  = 10 * time.Minute // between fresh tries beside the one in flight
 )
 
@@ -64,7 +64,9 @@ func (m *machine) observe() {
 	switch {
 	case gate && remaining > 0:
 		slice = min(slice, remaining.Std())
-	case gate && !m.HoldSince.IsZero():
+	case gate && m.HoldSince.IsZero(): // a stage without a duration may hold from its first poll on
+		slice = m.Spec.Metrics.Interval.Std()
+	case gate:
 		slice = min(slice, max(m.Spec.Metrics.Interval.Std(), m.holdDeadline().Sub(m.now)))
 	}
 	m.run(Run{
