@@ -1,0 +1,135 @@
+// Package cli is the command line of Aviary: it starts rollouts as Temporal workflows, shows where they stand, and passes on what
+// humans ask of them.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+)
+
+// Exit codes of the command line.
+const (
+	ExitDone      = 0
+	ExitFailed    = 1
+	ExitUsage     = 2 // bad flags, bad arguments, bad files; nothing was done
+	ExitTakenBack = 3 // the rollout that was waited for was rolled back, aborted or canceled
+)
+
+// Clock tells the time and waits. Tests bring their own.
+type Clock interface {
+	Now() time.Time
+	// Sleep waits for d, or until ctx is done; then it returns ctx's error.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// Process is all that the command line sees of the world around it. System is the real one.
+type Process struct {
+	Out, Err io.Writer
+	Env      []string // as os.Environ
+	User     string   // who asks, unless --by says so
+	Version  string
+	Zone     *time.Location // of the times shown
+	// Terminal returns the size of the terminal behind Out; ok is false when there is none.
+	Terminal func() (columns, rows int, ok bool)
+	Clock    Clock
+	// Dial connects to Temporal, or returns an error at once when it can't within ctx.
+	Dial func(ctx context.Context, options client.Options) (Temporal, error)
+}
+
+// Run carries out one command and returns the exit code. When ctx is done it stops soon; a rollout that it watched goes on.
+func Run(ctx context.Context, args []string, p Process) int {
+	a := &app{Process: p}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(p.Out)
+	root.SetErr(p.Err)
+	return a.end(root.ExecuteContext(ctx))
+}
+
+// app is one run of the command line.
+type app struct {
+	Process
+	output  string // table, json or yaml
+	address string
+	space   string
+	profile string
+	ui      string
+	entered string // the command that runs; empty while cobra still parses
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "starter",
+		Short: "Roll a new version of an agent out, a little at a time",
+		Long: `starter starts canary rollouts of AI agents, watches them and passes on what you decide.
+
+It finds Temporal the way Temporal's own tools do: TEMPORAL_ADDRESS (localhost:7233 unless set), TEMPORAL_NAMESPACE,
+TEMPORAL_PROFILE, TEMPORAL_API_KEY, TEMPORAL_TLS and so on, or a profile in temporal.toml.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or aborted (start --watch, start --wait, watch).`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.enter,
+	}
+	flags := root.PersistentFlags()
+	flags.StringVarP(&a.output, "output", "o", "table", "`form` of the output: table, json or yaml")
+	flags.StringVar(&a.address, "address", "", "`host:port` of Temporal (TEMPORAL_ADDRESS)")
+	flags.StringVar(&a.space, "namespace", "", "`name` of the Temporal namespace (TEMPORAL_NAMESPACE)")
+	flags.StringVar(&a.profile, "profile", "", "`name` of the profile in temporal.toml (TEMPORAL_PROFILE)")
+	flags.StringVar(&a.ui, "ui", "", "`URL` of the Temporal UI, for links (AVIARY_UI, TEMPORAL_UI)")
+	root.AddGroup(
+		&cobra.Group{ID: groupSee, Title: "See:"},
+		&cobra.Group{ID: groupAsk, Title: "Decide:"},
+		&cobra.Group{ID: groupFile, Title: "Rollout files:"},
+	)
+	root.AddCommand(a.start(), a.list(), a.status(), a.watch(), a.decisions())
+	root.AddCommand(a.asks()...)
+	root.AddCommand(a.lint(), a.render(), a.version())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return root
+}
+
+const (
+	groupSee  = "see"
+	groupAsk  = "ask"
+	groupFile = "file"
+)
+
+// enter runs before every command, once its flags and arguments have been parsed.
+func (a *app) enter(cmd *cobra.Command, _ []string) error {
+	switch a.output {
+	case "table", "json", "yaml":
+	default:
+		return usageError{fmt.Errorf("--output %q: want table, json or yaml", a.output)}
+	}
+	a.entered = cmd.CommandPath()
+	return nil
+}
+
+// env looks a variable up; unset and empty are the same.
+func (a *app) env(name string) string {
+	v, _ := environ(a.Env).LookupEnv(name)
+	return v
+}
+
+// screen is where Out ends.
+func (a *app) screen() Screen {
+	columns, _, ok := a.Terminal()
+	if !ok {
+		return Screen{}
+	}
+	return Screen{Width: columns, Color: a.env("NO_COLOR") == "" && a.env("TERM") != "dumb"}
+}
+
+// say writes a line to Out.
+func (a *app) say(format string, args ...any) { _, _ = fmt.Fprintf(a.Out, format+"\n", args...) }
+
+// warn writes a line to Err.
+func (a *app) warn(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Err, "starter: "+format+"\n", args...)
+}

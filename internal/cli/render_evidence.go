@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/aviary-rollouts/aviary/rollout"
+)
+
+func mark(v rollout.Verdict) string {
+	switch v {
+	case rollout.Met:
+		return "✓"
+	case rollout.Violated:
+		return "✗"
+	case rollout.NoData:
+		return "-"
+	}
+	return "~"
+}
+
+func words(v rollout.Verdict) string { return strings.ReplaceAll(string(v), "_", " ") }
+
+func verdictInk(v rollout.Verdict) ink {
+	switch v {
+	case rollout.Met:
+		return green
+	case rollout.Violated:
+		return red
+	case rollout.NoData:
+		return dim
+	}
+	return yellow
+}
+
+// Evidence draws each check with both versions' numbers: as a table where the screen is wide enough, else as two lines a check.
+func (s Screen) Evidence(evidence []rollout.Evidence, stable, canary string) []string {
+	rows := [][]string{{" ", "check", stable, canary, "change", "limit", "e-value", "asked by"}}
+	inks := []ink{dim}
+	for _, e := range evidence {
+		rows = append(rows, []string{
+			mark(e.Verdict), subject(e), estimate(e.Metric, e.Stable), estimate(e.Metric, e.Canary),
+			change(e.Change), limit(e), optional(e.EValue), e.Role,
+		})
+		inks = append(inks, verdictInk(e.Verdict))
+	}
+	lines, fits := s.table(rows, inks)
+	if !fits {
+		lines = s.stacked(evidence)
+	}
+	return lines
+}
+
+// table aligns rows in columns. The ink colours a row's first column, and all of the header. It does not fit when a line would be wider than the screen.
+func (s Screen) table(rows [][]string, inks []ink) (lines []string, fits bool) {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], width(cell))
+		}
+	}
+	fits = true
+	for r, row := range rows {
+		var b strings.Builder
+		for i, cell := range row {
+			if i > 0 {
+				b.WriteString("  ")
+			}
+			b.WriteString(pad(cell, widths[i]))
+		}
+		text := strings.TrimRight(b.String(), " ")
+		fits = fits && width(text) <= s.columns()
+		first := width(row[0])
+		switch {
+		case r == 0:
+			text = s.paint(inks[0], text)
+		case inks[r] != plain && len([]rune(text)) >= first:
+			runes := []rune(text)
+			text = s.paint(inks[r], string(runes[:first])) + string(runes[first:])
+		}
+		lines = append(lines, text)
+	}
+	return lines, fits
+}
+
+func (s Screen) stacked(evidence []rollout.Evidence) []string {
+	var lines []string
+	w := s.columns()
+	for _, e := range evidence {
+		head := cut(subject(e)+" "+limit(e), w-2)
+		lines = append(lines, s.paint(verdictInk(e.Verdict), mark(e.Verdict))+" "+head)
+		for _, l := range wrap(Figures(e), w-2) {
+			lines = append(lines, s.paint(dim, "  "+l))
+		}
+	}
+	return lines
+}
+
+// Figures are a piece of evidence in one line without its check: canary against stable, change and e-value, as far as there are any.
+func Figures(e rollout.Evidence) string {
+	parts := []string{fmt.Sprintf("%s vs %s", estimate(e.Metric, e.Canary), estimate(e.Metric, e.Stable))}
+	if e.Change != nil {
+		parts = append(parts, change(e.Change))
+	}
+	if e.EValue != nil {
+		parts = append(parts, "e "+number(*e.EValue))
+	}
+	if e.Needed != nil && *e.Needed > 0 {
+		parts = append(parts, number(*e.Needed)+" more requests needed")
+	}
+	if e.Note != "" {
+		parts = append(parts, e.Note)
+	}
+	return strings.Join(parts, ", ")
+}
