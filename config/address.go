@@ -13,7 +13,7 @@ func checkListen(address, path string, r report) {
 	host, port, err := net.SplitHostPort(address)
 	n, perr := strconv.ParseUint(port, 10, 16)
 	if err != nil || perr != nil || n > 65535 || strings.ContainsAny(host, "/ ") {
-		r(path, "%s, want host:port such as 127.0.0.1:9464; port 0 takes any free one", quote(address))
+		r(path, "%s, want host:port such as 127.0.0.1:8080; port 0 takes any free one", quote(address))
 	}
 }
 

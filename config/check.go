@@ -156,7 +156,10 @@ func checkAnalysis(a rollout.Analysis, r report) {
 }
 
 func checkStages(stages []rollout.Stage, r report) {
-	if len(stages) == 0 || len(stages) > maxStages {
+	if len(stages) == 0 {
+		r("canary_stages", "is missing or empty, want 1 to %d stages", maxStages)
+	}
+	if len(stages) > maxStages {
 		r("canary_stages", "%d stages, want 1 to %d", len(stages), maxStages)
 		return
 	}

@@ -53,7 +53,7 @@ func (w Worker) check(r report) {
 // eachTarget checks targets in the order of their names.
 func eachTarget[T any](targets map[string]T, path string, r report, check func(T, report)) {
 	for _, name := range slices.Sorted(maps.Keys(targets)) {
-		p := join(path, name)
+		p := child(path, name)
 		if !rollout.ValidName(name) {
 			r(p, "%s is not a name, want %s", quote(name), rollout.NamePattern)
 		}
@@ -153,7 +153,7 @@ func checkWebhook(t WebhookTarget, r report) {
 		checkURL(t.URL, "url", r)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
-		path := join("headers", name)
+		path := child("headers", name)
 		switch {
 		case !headerName.MatchString(name):
 			r(path, "%s is not the name of a header", quote(name))

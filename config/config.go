@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -51,7 +53,7 @@ func Rollout(filename string, data []byte, overrides Overrides) (rollout.Spec, e
 	d.special = map[string]func(*keyed) bool{"duration_minutes": d.durationMinutes}
 	spec := defaultSpec()
 	d.value(root, reflect.ValueOf(&spec).Elem(), "", 0)
-	if d.spent {
+	if d.spent || root.Kind != yaml.MappingNode {
 		return rollout.Spec{}, d.problems.err()
 	}
 	d.wantWritten(spec)
@@ -116,17 +118,23 @@ func (d *decoder) wantWritten(spec rollout.Spec) {
 		case long && minutes:
 			d.report(path+".duration_minutes", "duration is given too, want one of them")
 		case !long && !minutes && stage.Weight != rollout.FullWeight:
-			d.report(path+".duration", "is missing, want duration: 30m or duration_minutes: 30; or 0 to wait for min_requests and checks only")
+			d.missing(path+".duration", "want duration: 30m or duration_minutes: 30; or 0 to wait for min_requests and checks only")
 		}
 		if !d.has(path + ".weight") {
-			d.report(path+".weight", "is missing, want a fraction from 0.0001 to 1, such as 0.05 for 5%%")
+			d.missing(path+".weight", "want a fraction from 0.0001 to 1, such as 0.05 for 5%%")
 		}
 	}
-	for name, definition := range spec.Metrics.Definitions {
-		if path := "metrics.definitions." + name; definition.Kind == "" && !d.has(path+".kind") {
-			d.report(path+".kind", "is missing, want %s", oneOf(kinds...))
+	for _, name := range slices.Sorted(maps.Keys(spec.Metrics.Definitions)) {
+		if path := child("metrics.definitions", name); !d.has(path + ".kind") {
+			d.missing(path+".kind", "want %s", oneOf(kinds...))
 		}
 	}
+}
+
+// missing notes that what has no default was not written.
+func (d *decoder) missing(path, format string, args ...any) {
+	d.report(path, "is missing, "+format, args...)
+	d.broken = append(d.broken, path)
 }
 
 // written is the path as it stands in the file.
@@ -161,7 +169,7 @@ func settings(filename string, data []byte, lookup Lookup, into any) (*decoder, 
 	d := newDecoder(filename)
 	d.lookup = lookup
 	d.value(root, reflect.ValueOf(into).Elem(), "", 0)
-	if d.spent {
+	if d.spent || root.Kind != yaml.MappingNode {
 		return nil, d.problems.err()
 	}
 	return d, nil

@@ -32,7 +32,8 @@ type decoder struct {
 	special  map[string]func(*keyed) bool // further keys, by name; false: not one of this struct
 	lines    map[string]int               // by path
 	problems Problems
-	values   int // seen so far
+	broken   []string // paths that hold no value, because what was written can't be one
+	values   int      // seen so far
 	spent    bool
 }
 
@@ -47,19 +48,25 @@ func newDecoder(file string) *decoder {
 	return &decoder{file: file, dir: filepath.Dir(file), lines: map[string]int{}}
 }
 
-// problem notes what is wrong at a line.
+// problem notes that what was written at path can't be read.
 func (d *decoder) problem(line int, path, format string, args ...any) {
+	d.broken = append(d.broken, path)
+	d.note(line, path, format, args...)
+}
+
+// note notes what is wrong at a line.
+func (d *decoder) note(line int, path, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: max(1, line), Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
-// report notes what is wrong at a path, unless something there, above or below has been found wrong before.
+// report notes what is wrong with the value at path, unless there is none because it, or a part of it, could not be read.
 func (d *decoder) report(path, format string, args ...any) {
-	for _, p := range d.problems {
-		if within(p.Path, path) || within(path, p.Path) && p.Path != "" && path != "" {
+	for _, b := range d.broken {
+		if within(b, path) || within(path, b) {
 			return
 		}
 	}
-	d.problem(d.line(path), path, format, args...)
+	d.note(d.line(path), path, format, args...)
 }
 
 // within reports whether path is outer, or lies below it.
@@ -137,7 +144,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag(
 
 // list decodes a sequence.
 func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, depth int) {
-	if n.Kind != yaml.SequenceNode {
+	if n.Kind != yaml.SequenceNode || n.ShortTag() != "!!seq" {
 		d.problem(n.Line, path, "%s, want %s", shown(n), want(v.Type()))
 		return
 	}
@@ -159,14 +166,14 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 	v.Set(reflect.MakeMap(v.Type()))
 	d.entries(n, path, want(v.Type()), func(key, value *yaml.Node) {
 		element := reflect.New(v.Type().Elem()).Elem()
-		d.value(value, element, join(path, key.Value), depth+1)
+		d.value(value, element, child(path, key.Value), depth+1)
 		v.SetMapIndex(reflect.ValueOf(key.Value), element)
 	})
 }
 
 // entries calls each for every key of a mapping that is text and new.
 func (d *decoder) entries(n *yaml.Node, path, want string, each func(key, value *yaml.Node)) {
-	if n.Kind != yaml.MappingNode {
+	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
 		d.problem(n.Line, path, "%s, want %s", shown(n), want)
 		return
 	}
@@ -175,14 +182,14 @@ func (d *decoder) entries(n *yaml.Node, path, want string, each func(key, value 
 		key, value := n.Content[i], n.Content[i+1]
 		switch before, twice := first[key.Value]; {
 		case key.Kind != yaml.ScalarNode:
-			d.problem(key.Line, path, "%s as a key, want text", shown(key))
+			d.note(key.Line, path, "%s as a key, want text", shown(key))
 		case key.ShortTag() == "!!merge":
-			d.problem(key.Line, path, "merge keys (<<) are not read, want the keys written out")
+			d.note(key.Line, path, "merge keys (<<) are not read, want the keys written out")
 		case twice:
-			d.problem(key.Line, join(path, key.Value), "is written twice, first on line %d; want it once", before)
+			d.note(key.Line, child(path, key.Value), "is written twice, first on line %d; want it once", before)
 		default:
 			first[key.Value] = key.Line
-			d.lines[join(path, key.Value)] = key.Line
+			d.lines[child(path, key.Value)] = key.Line
 			each(key, value)
 		}
 	}
@@ -195,7 +202,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth in
 	}
 	fields := fieldsOf(v.Type())
 	d.entries(n, path, want(v.Type()), func(key, value *yaml.Node) {
-		p := join(path, key.Value)
+		p := child(path, key.Value)
 		if f, ok := fields.byKey[key.Value]; ok {
 			into := v.FieldByIndex(f.Index)
 			if into.Type() == reflect.TypeFor[Secret]() {
@@ -209,14 +216,16 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, depth in
 			return
 		}
 		if slices.Contains(fields.secrets, key.Value) {
-			d.problem(key.Line, p, "a secret is never written into a file, want %[1]s_file or %[1]s_env", key.Value)
+			d.note(key.Line, p, "a secret is never written into a file, want %[1]s_file or %[1]s_env", key.Value)
+			d.broken = append(d.broken, p+"_file", p+"_env")
 			return
 		}
 		message := fmt.Sprintf("unknown key %s", quote(key.Value))
 		if near := nearest(key.Value, fields.keys); near != "" {
 			message += fmt.Sprintf(", did you mean %s", near)
+			d.broken = append(d.broken, child(path, near)) // it is not missing, only misspelt
 		}
-		d.problem(key.Line, path, "%s; want %s", message, oneOf(fields.keys...))
+		d.note(key.Line, path, "%s; want %s", message, oneOf(fields.keys...))
 	})
 }
 

@@ -44,7 +44,7 @@ func checkDefinitions(m rollout.Metrics, r report) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.Definitions)) {
-		path := join("definitions", name)
+		path := child("definitions", name)
 		switch {
 		case !metricName.MatchString(name):
 			r(path, "%s is not the name of a metric, want [a-z][a-z0-9_]*", quote(name))

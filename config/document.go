@@ -49,7 +49,7 @@ func document(file string, data []byte) (*yaml.Node, error) {
 	case errors.Is(err, io.EOF):
 		return nil, problem(1, "the file is empty, want a YAML document")
 	case err != nil:
-		line, message := syntax(err)
+		line, message := syntax(err, data)
 		return nil, problem(line, "not YAML: %s", message)
 	case len(first.Content) != 1:
 		return nil, problem(1, "the file is empty, want a YAML document")
@@ -64,7 +64,7 @@ func document(file string, data []byte) (*yaml.Node, error) {
 	case err == nil:
 		return nil, problem(max(1, second.Line), "a second YAML document begins here, want one document in a file")
 	case !errors.Is(err, io.EOF):
-		line, message := syntax(err)
+		line, message := syntax(err, data)
 		return nil, problem(line, "not YAML: %s", message)
 	}
 	return root, nil
@@ -88,17 +88,29 @@ func unprintable(data []byte) (line int, what string) {
 	return 0, ""
 }
 
-var syntaxError = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	syntaxError   = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	grammarError  = regexp.MustCompile(`^did not find expected (<|node|key|'-'|',')`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
+)
 
-// syntax is the line and the message of an error of the YAML parser. The parser names the line where what it could not read
-// began; 1 if it names none.
-func syntax(err error) (line int, message string) {
+// syntax is the line and the message of an error of the YAML parser: the line where what it could not read began, or 1 if that
+// is not known. It mends two of the parser's habits: errors of the grammar name the line before, unknown anchors none.
+func syntax(err error, data []byte) (line int, message string) {
 	text := err.Error()
 	line = 1
 	if m := syntaxError.FindStringSubmatch(text); m != nil {
 		text = strings.TrimPrefix(text, m[0])
 		if n, err := strconv.Atoi(m[1]); err == nil && n > 0 {
 			line = n
+			if grammarError.MatchString(text) {
+				line++
+			}
+		}
+	}
+	if m := unknownAnchor.FindStringSubmatch(text); m != nil {
+		if before, _, ok := bytes.Cut(data, []byte("*"+m[1])); ok {
+			line = 1 + bytes.Count(before, []byte("\n"))
 		}
 	}
 	return line, strings.ReplaceAll(text, "\n", " ")

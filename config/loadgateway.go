@@ -72,7 +72,7 @@ func (g Gateway) check(r report) {
 		checkPrefix(n, fmt.Sprintf("trusted_proxies[%d]", i), r)
 	}
 	for _, name := range slices.Sorted(maps.Keys(g.Agents)) {
-		path := join("agents", name)
+		path := child("agents", name)
 		if !rollout.ValidName(name) {
 			r(path, "%s is not a name, want %s", quote(name), rollout.NamePattern)
 		}
@@ -108,7 +108,7 @@ func (a GatewayAgent) check(r report) {
 		r("host", "%s, want a host's name without port and path", quote(a.Host))
 	}
 	for _, version := range known {
-		path := join("versions", version)
+		path := child("versions", version)
 		if !rollout.ValidName(version) {
 			r(path, "%s is not a name, want %s", quote(version), rollout.NamePattern)
 		}

@@ -75,6 +75,14 @@ func join(path, sub string) string {
 	return path + "." + sub
 }
 
+// child is the path of a key of somebody's choice, which may hold anything.
+func child(path, key string) string {
+	if key == "" {
+		key = `""`
+	}
+	return join(path, clip(key))
+}
+
 // quote shows what somebody wrote, cut short.
 func quote(s string) string {
 	const limit = 60

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -45,6 +46,8 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 // Path is the path of a file. One that is relative is relative to the settings file that names it.
 type Path string
+
+var envName = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,63}$`)
 
 // path decodes a Path.
 func (d *decoder) path(n *yaml.Node, v reflect.Value, path string) {
@@ -87,7 +90,11 @@ func (d *decoder) secret(n *yaml.Node, v reflect.Value, key, path string) {
 		s.Env = n.Value
 		value, ok := d.lookup(n.Value)
 		if s.value = strings.TrimSpace(value); !ok || s.value == "" {
-			d.problem(n.Line, path, "environment variable %s is not set, want it to hold the secret", quote(n.Value))
+			what := "the environment variable of this name" // not named if it looks like the secret itself
+			if envName.MatchString(n.Value) {
+				what = "the environment variable " + n.Value
+			}
+			d.problem(n.Line, path, "%s is not set, want it to hold the secret", what)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"time"
@@ -15,10 +16,13 @@ import (
 // shown says what somebody wrote.
 func shown(n *yaml.Node) string {
 	switch n.Kind {
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.SequenceNode:
-		return "a list"
+	case yaml.MappingNode, yaml.SequenceNode:
+		switch n.ShortTag() {
+		case "!!map":
+			return "a mapping"
+		case "!!seq":
+			return "a list"
+		}
 	case yaml.AliasNode:
 		return "an alias"
 	}
@@ -28,6 +32,9 @@ func shown(n *yaml.Node) string {
 	case "!!null":
 		return "nothing"
 	case "!!int", "!!float":
+		if _, finite := numberOf(n); !finite {
+			return clip(n.Value)
+		}
 		return "the number " + clip(n.Value)
 	case "!!timestamp":
 		return "the date " + clip(n.Value)
@@ -55,9 +62,8 @@ func want(t reflect.Type) string {
 		return "a duration such as 90s, 30m or 168h"
 	case reflect.TypeFor[Path]():
 		return "the path of a file"
-	}
-	if u, ok := reflect.New(t).Interface().(interface{ Want() string }); ok {
-		return u.Want()
+	case reflect.TypeFor[slog.Level]():
+		return "debug, info, warn or error"
 	}
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return "a " + strings.ToLower(t.Name())
@@ -72,7 +78,7 @@ func want(t reflect.Type) string {
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		return "a whole number"
 	case reflect.Float64:
-		return "a number"
+		return "a finite number"
 	case reflect.Slice:
 		return "a list"
 	case reflect.Map:
@@ -85,21 +91,19 @@ func want(t reflect.Type) string {
 
 // nearest is the known word that is most like word; empty if none is like it.
 func nearest(word string, known []string) string {
-	best, least := "", len(word)/3+1
+	word = strings.ToLower(word)
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), k); d <= least && (best == "" || d < least) {
-			best, least = k, d
-		}
-	}
-	if best != "" || len(word) < 4 {
-		return best
-	}
-	for _, k := range known {
-		if strings.Contains(k, strings.ToLower(word)) || len(k) > 3 && strings.Contains(strings.ToLower(word), k) {
+		if len(word) > 3 && strings.Contains(k, word) || len(k) > 3 && strings.Contains(word, k) {
 			return k
 		}
 	}
-	return ""
+	best, least := "", len(word)/3+1
+	for _, k := range known {
+		if d := distance(word, k); d <= least && (best == "" || d < least) {
+			best, least = k, d
+		}
+	}
+	return best
 }
 
 // distance is the Levenshtein distance of two words, in bytes. Words beyond 64 bytes are as far apart as they are long.

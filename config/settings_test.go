@@ -1,0 +1,174 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// environment is a Lookup of a few variables.
+func environment(pairs ...string) Lookup {
+	return func(name string) (string, bool) {
+		for i := 0; i < len(pairs); i += 2 {
+			if pairs[i] == name {
+				return pairs[i+1], true
+			}
+		}
+		return "", false
+	}
+}
+
+func TestWorkerExample(t *testing.T) {
+	t.Parallel()
+	const file = "../examples/worker.yaml"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseWorker(file, data, environment("AVIARY_ADMIN_TOKEN", " hush\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := Secret{Env: "AVIARY_ADMIN_TOKEN", value: "hush"}
+	want := DefaultWorker()
+	want.Temporal = Temporal{Address: "127.0.0.1:7233", Namespace: "default"}
+	want.Traffic = map[string]TrafficTarget{"default": {Driver: "router", Gateways: []string{"http://127.0.0.1:9901"}, Token: token}}
+	want.Metrics = map[string]MetricsTarget{
+		"default": {Provider: "router", Gateways: []string{"http://127.0.0.1:9901"}, Token: token},
+		"prom":    {Provider: "prometheus", Address: "http://127.0.0.1:9090", Timeout: 10 * time.Second},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	_, err = ParseWorker(file, data, environment())
+	if n := strings.Count(fmt.Sprint(err), "environment variable AVIARY_ADMIN_TOKEN is not set"); n != 2 {
+		t.Errorf("without the variable: got %v, want it said twice", err)
+	}
+}
+
+// TestWorkerWithEverything sets every key there is.
+func TestWorkerWithEverything(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("from a file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "worker.yaml")
+	text := `
+temporal:
+  address: temporal.example.com:7233
+  namespace: agents.abc
+  profile: production
+  tls: {ca_file: ca.pem, cert_file: c.pem, key_file: /k.pem, server_name: t}
+  api_key_file: token
+task_queue: canaries
+listen: ":0"
+traffic: {eu: {driver: router, gateways: ["https://a", "https://b:1/x"], token_file: token, timeout: 3s}}
+metrics: {eu: {provider: router, gateways: ["https://a"]}}
+notify:
+  default: {slack: {token_env: SLACK, api_url: "https://slack.example.com/api/"}}
+  ops: {webhook: {url: "https://hooks.example.com", secret_env: HOOK, headers: {X-Team: agents}}}
+sweep: {every: 1m, disabled: true}
+versioning: {deployment: aviary, build_id: "7"}
+graceful_stop: 5s
+log: {level: debug, format: json}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err := read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseWorker(file, data, environment("SLACK", "xoxb", "HOOK", "sign"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromFile := Secret{File: filepath.Join(dir, "token"), value: "from a file"}
+	in := func(name string) Path { return Path(filepath.Join(dir, name)) }
+	want := Worker{
+		Temporal: Temporal{
+			Address: "temporal.example.com:7233", Namespace: "agents.abc", Profile: "production", APIKey: fromFile,
+			TLS: &TemporalTLS{CA: in("ca.pem"), Cert: in("c.pem"), Key: "/k.pem", ServerName: "t"},
+		},
+		TaskQueue: "canaries", Listen: ":0",
+		Traffic: map[string]TrafficTarget{"eu": {Driver: "router", Gateways: []string{"https://a", "https://b:1/x"}, Token: fromFile, Timeout: 3 * time.Second}},
+		Metrics: map[string]MetricsTarget{"eu": {Provider: "router", Gateways: []string{"https://a"}}},
+		Notify: map[string]NotifyTarget{
+			"default": {Slack: &SlackTarget{Token: Secret{Env: "SLACK", value: "xoxb"}, APIURL: "https://slack.example.com/api/"}},
+			"ops": {Webhook: &WebhookTarget{
+				URL: "https://hooks.example.com", Secret: Secret{Env: "HOOK", value: "sign"}, Headers: map[string]string{"X-Team": "agents"},
+			}},
+		},
+		Sweep: Sweep{Every: time.Minute, Disabled: true}, Versioning: &Versioning{Deployment: "aviary", BuildID: "7"},
+		GracefulStop: 5 * time.Second, Log: Log{Level: slog.LevelDebug, Format: "json"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestGatewayExample(t *testing.T) {
+	t.Parallel()
+	got, err := LoadGateway("../examples/gateway.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Gateway{
+		AdminTokenEnv: "AVIARY_ADMIN_TOKEN",
+		Agents: map[string]GatewayAgent{"support-agent": {Stable: "v41", Versions: map[string]GatewayVersion{
+			"v41": {URL: "http://127.0.0.1:9041"},
+			"v42": {URL: "http://127.0.0.1:9042", Metadata: map[string]string{"model": "large-3", "prompt": "9f2c"}},
+		}}},
+	}
+	want.SetDefaults() // the example shows the defaults
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestSecretNeverPrints(t *testing.T) {
+	t.Parallel()
+	w := Worker{Temporal: Temporal{APIKey: NewSecret("hush-hush")}}
+	raw, err := json.Marshal(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("settings", "worker", w, "key", w.Temporal.APIKey)
+	key := w.Temporal.APIKey
+	for name, text := range map[string]string{
+		"json": string(raw), "slog": log.String(), "%v": fmt.Sprintf("%v", w), "%+v": fmt.Sprintf("%+v", &w), "%#v": fmt.Sprintf("%#v", w),
+		"%s": fmt.Sprintf("%s", key), "%q": fmt.Sprintf("%q", key), "%x": fmt.Sprintf("%x", key), "%d": fmt.Sprintf("%d", &key), "String": key.String(),
+	} {
+		if strings.Contains(text, "hush") || strings.Contains(text, "68757368") || !strings.Contains(text, hidden) {
+			t.Errorf("%s prints %s", name, text)
+		}
+	}
+	if key.Reveal() != "hush-hush" || !key.Set() || (Secret{}).Set() {
+		t.Errorf("reveals %q, set %t", key.Reveal(), key.Set())
+	}
+}
+
+// TestProblemsHideSecrets puts what may be a secret wherever one may slip in, and wants it in no message.
+func TestProblemsHideSecrets(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"temporal: {api_key: hush}", "temporal: {api_key_env: hush}", "temporal: {api_key_env: [hush]}", "temporal: {api_key_file: {hush: 1}}",
+		"traffic: {default: {driver: router, gateways: ['http://hush@a']}}", "traffic: {default: {driver: router, gateways: ['http://a?token=hush']}}",
+		"traffic: {default: {driver: router, gateways: ['http://u:hush@a b']}}",
+		"notify: {default: {slack: {token: hush}}}", "notify: {a: {webhook: {url: 'http://a', headers: {Authorization: hush}}}}",
+	} {
+		_, err := ParseWorker("w.yaml", []byte(text), environment())
+		if err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: got %v, want an error without the secret", text, err)
+		}
+	}
+}
