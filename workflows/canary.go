@@ -52,6 +52,7 @@ type canary struct {
 
 	state      rollout.State
 	task       *flight
+	watched    bool         // this run has seen a slice to its end
 	held       *rollout.Run // the next slice, not begun: the place for continue-as-new
 	timer      workflow.Future
 	stopTimer  workflow.CancelFunc
@@ -219,10 +220,11 @@ func (c *canary) moveOn() error {
 	return workflow.NewContinueAsNewErrorWithOptions(c.ctx, options, CanaryName, c.state.Spec, c.carry())
 }
 
-// moveOnWanted reports whether this run's history should end soon.
+// moveOnWanted reports whether this run's history should end soon. A run that has not watched yet goes on in any case: runs
+// that only ever hand over to the next one would watch nothing.
 func (c *canary) moveOnWanted() bool {
 	info := workflow.GetInfo(c.ctx)
-	return info.GetContinueAsNewSuggested() || info.GetTargetWorkerDeploymentVersionChanged()
+	return c.watched && (info.GetContinueAsNewSuggested() || info.GetTargetWorkerDeploymentVersionChanged())
 }
 
 // result is the end of the workflow in the terminal phase that the rollout has reached.

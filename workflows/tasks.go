@@ -115,6 +115,7 @@ func (c *canary) takeTask() error {
 	case rollout.TaskObserve:
 		done.Observed = &rollout.ObserveResult{}
 		err = task.future.Get(c.ctx, done.Observed)
+		c.watched = true
 	case rollout.TaskValidate:
 		var result validated
 		if err = task.future.Get(c.ctx, &result); err == nil {
