@@ -1,0 +1,115 @@
+package analysis
+
+import (
+	"fmt"
+	"slices"
+)
+
+// The methods.
+const (
+	Sequential = "sequential" // evidence that is valid at every look
+	Threshold  = "threshold"  // the raw rule
+)
+
+// What a stage needs to be passed.
+const (
+	AdvanceEstimate = "estimate" // not violated, and the estimates within the limits
+	AdvanceProof    = "proof"    // shown to be within the limits
+)
+
+// EveryStage is the Stage of a check that is not of one stage.
+const EveryStage = -1
+
+// RoleCheck is a check with when it is asked.
+type RoleCheck struct {
+	Check Check
+	Role  Role
+	Stage int // from 0, or EveryStage
+}
+
+// Config is everything that is asked of the metrics over a whole rollout. It must be the same for all of it: the tests that share
+// alpha are fixed at the start.
+type Config struct {
+	Method         string      // Sequential or Threshold
+	Alpha          float64     // in (0,1): the chance that a canary as good as its limits is ever rolled back
+	Beta           float64     // in (0,1): the chance that proof is claimed wrongly
+	Floor          float64     // in [0,1): absolute slack where the baseline is near zero
+	Advance        string      // AdvanceEstimate or AdvanceProof
+	Metrics        []Metric    // at least those that the checks name
+	Checks         []RoleCheck // of the whole rollout
+	FreezeWhen     []Condition // any of them freezes
+	PollsPerWindow int         // polls that the rollout is expected to take, 0 for a thousand
+}
+
+// Validate says what is wrong with a Config, and what is allowed.
+func (c Config) Validate() error {
+	switch {
+	case c.Method != Sequential && c.Method != Threshold:
+		return fmt.Errorf("method %q: want %s or %s", c.Method, Sequential, Threshold)
+	case c.Advance != AdvanceEstimate && c.Advance != AdvanceProof:
+		return fmt.Errorf("advance %q: want %s or %s", c.Advance, AdvanceEstimate, AdvanceProof)
+	case !(c.Alpha > 0 && c.Alpha < 1):
+		return fmt.Errorf("alpha %g: want a chance above 0 and below 1", c.Alpha)
+	case !(c.Beta > 0 && c.Beta < 1):
+		return fmt.Errorf("beta %g: want a chance above 0 and below 1", c.Beta)
+	case !(c.Floor >= 0 && c.Floor < 1):
+		return fmt.Errorf("floor %g: want a fraction from 0 to below 1", c.Floor)
+	case c.PollsPerWindow < 0:
+		return fmt.Errorf("polls per window %d: want 0 or more", c.PollsPerWindow)
+	case c.Advance == AdvanceProof && c.Method != Sequential:
+		return fmt.Errorf("advance %s needs method %s: a raw rule proves nothing", AdvanceProof, Sequential)
+	}
+	if err := validateMetrics(c.Metrics); err != nil {
+		return err
+	}
+	for _, rc := range c.Checks {
+		if err := c.validateCheck(rc); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.FreezeWhen {
+		if err := f.Validate(c.Metrics); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c Config) validateCheck(rc RoleCheck) error {
+	if !slices.Contains([]Role{RoleGuard, RoleStage, RolePromotion}, rc.Role) {
+		return fmt.Errorf("check %q: role %q: want %s, %s or %s", rc.Check.Text, rc.Role, RoleGuard, RoleStage, RolePromotion)
+	}
+	if rc.Stage < EveryStage {
+		return fmt.Errorf("check %q: stage %d: want 0 or more, or %d for every stage", rc.Check.Text, rc.Stage, EveryStage)
+	}
+	if !slices.Contains(ops, rc.Check.Op) || !finite(rc.Check.Limit) {
+		return fmt.Errorf("check %q was not read by ParseCheck, want %s", rc.Check.Text, checkForm)
+	}
+	return rc.Check.Validate(c.Metrics)
+}
+
+// validateMetrics wants names that a check can tell apart, and known kinds and directions.
+func validateMetrics(metrics []Metric) error {
+	kinds := []Kind{Ratio, Count, Mean, Quantile, Value}
+	seen := map[string]bool{}
+	for _, m := range metrics {
+		if err := checkName(m.Name, "error_rate"); err != nil {
+			return err
+		}
+		base, change := cutChange(m.Name)
+		switch {
+		case change != "":
+			return fmt.Errorf("metric %q: a check would read it as the %s of %q, want another name", m.Name, change, base)
+		case seen[m.Name]:
+			return fmt.Errorf("metric %q is there twice", m.Name)
+		case !slices.Contains(kinds, m.Kind):
+			return fmt.Errorf("metric %q: kind %q: want ratio, count, mean, quantile or value", m.Name, m.Kind)
+		case m.Better != "" && m.Better != Lower && m.Better != Higher:
+			return fmt.Errorf("metric %q: better %q: want lower or higher", m.Name, m.Better)
+		case m.Kind == Quantile && !(m.Quantile > 0 && m.Quantile < 1):
+			return fmt.Errorf("metric %q: quantile %g: want a fraction above 0 and below 1", m.Name, m.Quantile)
+		}
+		seen[m.Name] = true
+	}
+	return nil
+}
