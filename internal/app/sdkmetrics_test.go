@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 )
 
 func TestSDKMetricsUnionOfLabels(t *testing.T) {
@@ -22,7 +23,7 @@ func TestSDKMetricsUnionOfLabels(t *testing.T) {
 	if n := testutil.CollectAndCount(registry, "temporal_request_total"); n != 2 {
 		t.Errorf("temporal_request_total has %d series, want 2", n)
 	}
-	text, err := testutil.CollectAndFormat(registry, "", "temporal_slots", "temporal_latency_seconds")
+	text, err := testutil.CollectAndFormat(registry, expfmt.TypeTextPlain, "temporal_slots", "temporal_latency_seconds")
 	if err != nil {
 		t.Fatal(err)
 	}

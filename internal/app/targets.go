@@ -1,0 +1,122 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/activities"
+	"github.com/aviary-rollouts/aviary/activities/metrics"
+	prommetrics "github.com/aviary-rollouts/aviary/activities/metrics/prometheus"
+	routermetrics "github.com/aviary-rollouts/aviary/activities/metrics/router"
+	"github.com/aviary-rollouts/aviary/activities/notify"
+	"github.com/aviary-rollouts/aviary/activities/notify/lognotify"
+	"github.com/aviary-rollouts/aviary/activities/notify/slack"
+	"github.com/aviary-rollouts/aviary/activities/notify/webhook"
+	"github.com/aviary-rollouts/aviary/activities/traffic"
+	routertraffic "github.com/aviary-rollouts/aviary/activities/traffic/router"
+	"github.com/aviary-rollouts/aviary/config"
+	"github.com/aviary-rollouts/aviary/internal/httpx"
+)
+
+// drivers constructs the traffic targets of the settings. A new data plane is a case here.
+func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Targets[traffic.Driver], error) {
+	out := map[string]activities.Targets[traffic.Driver]{}
+	for name, t := range targets {
+		var d traffic.Driver
+		var err error
+		switch t.Driver {
+		case "router":
+			d, err = routertraffic.New(t.Gateways, t.Token.Reveal(), client(t.Timeout))
+		default:
+			err = fmt.Errorf("unknown driver %q, known is router", t.Driver)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("traffic target %s: %w", name, err)
+		}
+		if out[t.Driver] == nil {
+			out[t.Driver] = activities.Targets[traffic.Driver]{}
+		}
+		out[t.Driver][name] = d
+	}
+	return out, nil
+}
+
+// providers constructs the metrics targets of the settings. A new source is a case here.
+func providers(targets map[string]config.MetricsTarget) (map[string]activities.Targets[metrics.Provider], error) {
+	out := map[string]activities.Targets[metrics.Provider]{}
+	for name, t := range targets {
+		var p metrics.Provider
+		var err error
+		switch t.Provider {
+		case "router":
+			p, err = routermetrics.New(t.Gateways, t.Token.Reveal(), client(t.Timeout))
+		case "prometheus":
+			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout})
+		default:
+			err = fmt.Errorf("unknown provider %q, known are router, prometheus", t.Provider)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("metrics target %s: %w", name, err)
+		}
+		if out[t.Provider] == nil {
+			out[t.Provider] = activities.Targets[metrics.Provider]{}
+		}
+		out[t.Provider][name] = p
+	}
+	return out, nil
+}
+
+// notifiers constructs the notify targets of the settings. A new way to tell people is a case here.
+func notifiers(targets map[string]config.NotifyTarget, log *slog.Logger) (activities.Notifiers, error) {
+	out := activities.Notifiers{
+		Slack: activities.Targets[notify.Notifier]{}, Webhook: activities.Targets[notify.Notifier]{}, Log: lognotify.New(log),
+	}
+	for name, t := range targets {
+		var err error
+		switch {
+		case t.Slack != nil:
+			out.Slack[name], err = slack.New(slack.Settings{Token: t.Slack.Token.Reveal(), APIURL: t.Slack.APIURL})
+		case t.Webhook != nil:
+			out.Webhook[name], err = webhook.New(webhook.Settings{
+				URL: t.Webhook.URL, Secret: t.Webhook.Secret.Reveal(), Transport: withHeaders(t.Webhook.Headers),
+			})
+		default:
+			err = fmt.Errorf("want slack or webhook")
+		}
+		if err != nil {
+			return out, fmt.Errorf("notify target %s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+// client is an HTTP client with a timeout of its own, or nil for the driver's.
+func client(timeout time.Duration) *http.Client {
+	if timeout == 0 {
+		return nil
+	}
+	return httpx.NewClient(httpx.Settings{Timeout: timeout, MaxBody: 8 << 20})
+}
+
+// headers adds fixed headers to every request.
+type headers struct {
+	fixed map[string]string
+	next  http.RoundTripper
+}
+
+func withHeaders(fixed map[string]string) http.RoundTripper {
+	if len(fixed) == 0 {
+		return nil
+	}
+	return headers{fixed, http.DefaultTransport}
+}
+
+func (h headers) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	for k, v := range h.fixed {
+		r.Header.Set(k, v)
+	}
+	return h.next.RoundTrip(r)
+}
