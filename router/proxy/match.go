@@ -60,28 +60,29 @@ func newMatcher(agents map[string]Match) (matcher, error) {
 	return m, nil
 }
 
-// match is the agent that req is for, and the prefix of the path that led to it.
+// match is the agent that req is for, and the prefix of the path that led to it. Hosts go first, then agents' own names, then
+// paths: an agent's name is never hidden by another's path.
 func (m matcher) match(req *http.Request, r *router.Router) (agent, prefix string, ok bool) {
-	path := req.URL.Path
 	host := ""
 	for _, e := range m.entries {
-		if e.host != "" {
-			if host == "" {
-				host = hostname(req.Host)
-			}
-			if e.host != host {
-				continue
-			}
-		} else if name, found := byName(path); found && !m.named[name] && r.Knows(name) {
-			return name, agentsPrefix + name + "/", true
+		if e.host == "" {
+			break // they come last
 		}
-		if prefixed(req, e.path) {
+		if host == "" {
+			host = hostname(req.Host)
+		}
+		if e.host == host && prefixed(req, e.path) {
 			return e.agent, e.path, true
 		}
 	}
-	if name, found := byName(path); found && !m.named[name] && r.Knows(name) {
+	if name, found := byName(req.URL.Path); found && !m.named[name] && r.Knows(name) {
 		prefix = agentsPrefix + name + "/"
 		return name, prefix, prefixed(req, prefix)
+	}
+	for _, e := range m.entries {
+		if e.host == "" && prefixed(req, e.path) {
+			return e.agent, e.path, true
+		}
 	}
 	return "", "", false
 }

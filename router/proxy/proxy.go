@@ -164,6 +164,9 @@ func (p *Proxy) forward(w http.ResponseWriter, req *http.Request, x *exchange) {
 	defer x.end() // also when ReverseProxy panics to cut the connection
 	req = req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	if req.Body != nil && req.Body != http.NoBody {
+		// An agent may answer while it is still being told: without this, the server would first read all of the request.
+		// Not every ResponseWriter can; those of HTTP/2 always do it.
+		_ = http.NewResponseController(w).EnableFullDuplex()
 		req.Body = &requestBody{ReadCloser: req.Body, broken: &x.broken}
 	}
 	p.reverse.ServeHTTP(w, req)
@@ -221,6 +224,9 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 		for _, name := range router.FeedbackHeaders() {
 			delete(resp.Trailer, name) // the announcement; the values come at the body's end
 		}
+	}
+	if resp.Body == http.NoBody || resp.Request.Method == http.MethodHead {
+		x.finish(x.code, x.code >= 500) // its header is all the client waits for
 	}
 	resp.Body = &responseBody{ReadCloser: resp.Body, exchange: x, resp: resp}
 	return nil
