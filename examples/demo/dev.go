@@ -20,8 +20,8 @@ func devFlags(flags *flag.FlagSet) *devOptions {
 	o := &devOptions{}
 	flags.IntVar(&o.temporal, "port", 7233, "Temporal's port; 0 is any free one")
 	flags.IntVar(&o.ui, "ui-port", 8233, "the Temporal UI's port")
-	flags.IntVar(&o.proxy, "gateway-port", 7070, "the gateway's port for users")
-	flags.IntVar(&o.admin, "admin-port", 7071, "the gateway's admin port")
+	flags.IntVar(&o.proxy, "gateway-port", 8080, "the gateway's port for users")
+	flags.IntVar(&o.admin, "admin-port", 9901, "the gateway's admin port")
 	flags.IntVar(&o.metrics, "metrics-port", 9464, "the worker's port for metrics and health")
 	flags.StringVar(&o.dir, "dir", ".aviary", "folder of logs, settings and state; rollouts survive a restart in it")
 	flags.Float64Var(&o.rps, "rps", 50, "turns per second of the demo agent's users")
