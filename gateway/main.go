@@ -12,6 +12,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/aviary-rollouts/aviary/config"
 )
 
 // stdio is where a process writes to.
@@ -46,7 +48,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(std.err, nil))
-	settings, err := load(*path)
+	settings, err := config.LoadGateway(*path)
 	if err != nil {
 		fmt.Fprintln(std.err, "gateway:", err)
 		return 1

@@ -1,44 +1,17 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/aviary-rollouts/aviary/config"
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
 	"github.com/aviary-rollouts/aviary/router/proxy"
 )
-
-// load reads the settings file, with its defaults filled in.
-func load(path string) (config.Gateway, error) {
-	var g config.Gateway
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return g, fmt.Errorf("read the settings: %w", err)
-	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	switch err := d.Decode(&g); {
-	case errors.Is(err, io.EOF):
-		return g, fmt.Errorf("%s: the settings are empty: want at least admin_token_env or admin_token_file", path)
-	case err != nil:
-		return g, fmt.Errorf("%s: %w", path, err)
-	}
-	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return g, fmt.Errorf("%s: the settings hold a second document: want one", path)
-	}
-	g.SetDefaults()
-	return g, nil
-}
 
 // secret reads a secret from the environment or a file. With neither named it is "".
 func secret(what, env, file string) (string, error) {
@@ -96,8 +69,9 @@ func routerOptions(g config.Gateway, log *slog.Logger) (router.Options, error) {
 		return router.Options{}, err
 	}
 	o := router.Options{
-		Agents: map[string]router.AgentOptions{}, Keys: keys, PinTTL: g.PinTTL, DrainDeadline: g.DrainDeadline,
-		StateFile: g.StateFile, Memory: g.Memory, Logger: log,
+		Agents: map[string]router.AgentOptions{}, Keys: keys, PinTTL: g.PinTTL,
+		DrainDeadline: max(g.DrainDeadline, 1), // to the router 0 is its default, to the settings it is no time at all
+		StateFile:     g.StateFile, Memory: g.Memory, Logger: log,
 	}
 	for name, a := range g.Agents {
 		versions := map[string]api.Version{}
