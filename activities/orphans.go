@@ -1,0 +1,103 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+
+	"github.com/aviary-rollouts/aviary/activities/traffic"
+	"github.com/aviary-rollouts/aviary/rollout"
+)
+
+// Orphans are the routes that give traffic back which the data planes still send to a canary whose rollout is over: its
+// workflow is closed or gone. A data plane that does not answer, and a rollout that Temporal does not tell of now, are left for
+// the next time; so are owners that are not Aviary's.
+func (a *Activities) Orphans(ctx context.Context) ([]rollout.Route, error) {
+	log := activity.GetLogger(ctx)
+	var out []rollout.Route
+	for _, kind := range slices.Sorted(maps.Keys(a.config.Drivers)) {
+		for _, target := range slices.Sorted(maps.Keys(a.config.Drivers[kind])) {
+			agents, err := within(ctx, listLimit, a.config.Drivers[kind][target].List)
+			a.meter.driver(kind, target, err)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err != nil {
+				log.Warn("a data plane can't be swept", "driver", kind, "target", target, "error", err)
+				continue
+			}
+			for _, seen := range agents {
+				over, err := a.over(ctx, seen)
+				if err != nil {
+					log.Warn("an owner can't be looked up", "agent", seen.Agent, "owner", seen.Owner, "error", err)
+				}
+				if over {
+					out = append(out, back(kind, target, seen))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// back is the route that takes seen's canary out of traffic. Its revision is the next one, so that a new owner who came in
+// between keeps what it has.
+func back(kind, target string, seen traffic.Observed) rollout.Route {
+	return rollout.Route{
+		Driver: kind, Target: target, Agent: seen.Agent, Stable: seen.Stable, Canary: seen.Canary,
+		Owner: seen.Owner, Revision: seen.Revision + 1, OnRollback: rollout.Evict, Rollback: true,
+	}
+}
+
+// over reports whether a canary has weight and its rollout is over.
+func (a *Activities) over(ctx context.Context, seen traffic.Observed) (bool, error) {
+	workflowID, firstRun, ours := splitOwner(seen.Owner)
+	if seen.Weight <= 0 || !ours {
+		return false, nil
+	}
+	open, err := a.open(ctx, workflowID, firstRun)
+	return err == nil && !open, err
+}
+
+// open reports whether the chain of runs that began with firstRun still goes on.
+func (a *Activities) open(ctx context.Context, workflowID, firstRun string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	answer, err := a.config.Workflows.DescribeWorkflowExecution(ctx, workflowID, "")
+	var gone *serviceerror.NotFound
+	switch {
+	case errors.As(err, &gone):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("describe workflow %s: %w", workflowID, err)
+	}
+	info := answer.GetWorkflowExecutionInfo()
+	switch info.GetStatus() {
+	case enums.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED:
+		return false, fmt.Errorf("describe workflow %s: the answer has no status", workflowID)
+	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING, enums.WORKFLOW_EXECUTION_STATUS_PAUSED,
+		enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW: // the next run of the chain is about to begin
+		// A server that does not tell the first run is given the benefit of the doubt.
+		return info.GetFirstRunId() == "" || info.GetFirstRunId() == firstRun, nil
+	}
+	return false, nil
+}
+
+// splitOwner takes an owner of Aviary's apart: canary/AGENT/FIRST-RUN-ID.
+func splitOwner(owner string) (workflowID, firstRun string, ours bool) {
+	at := strings.LastIndex(owner, "/")
+	if at < 0 || !strings.HasPrefix(owner, "canary/") {
+		return "", "", false
+	}
+	workflowID, firstRun = owner[:at], owner[at+1:]
+	_, err := uuid.Parse(firstRun)
+	return workflowID, firstRun, err == nil && rollout.ValidName(strings.TrimPrefix(workflowID, "canary/"))
+}

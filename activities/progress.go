@@ -1,0 +1,95 @@
+package activities
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/rollout"
+)
+
+const progressVersion = 1
+
+// progress is all that watching remembers. It travels in two ways: within a slice in the heartbeat, for the next attempt, and
+// from slice to slice as the cursor, then without Slice.
+type progress struct {
+	Version int             `json:"v"`
+	Source  json.RawMessage `json:"source,omitempty"` // the provider's cursor; empty: no position taken yet
+	Engine  json.RawMessage `json:"engine,omitempty"` // the statistics
+	Poll    int64           `json:"poll"`             // number of the last poll
+	Weight  rollout.Weight  `json:"weight"`           // that the engine's stage has
+
+	Sampled time.Time        `json:"sampled,omitzero"`     // when the source last answered
+	Ticked  time.Time        `json:"ticked,omitzero"`      // when it was last asked
+	Silent  rollout.Duration `json:"silent"`               // watched in a row without a canary request, or without an answer
+	Failed  int              `json:"failed,omitempty"`     // polls in a row without an answer
+	Failing time.Time        `json:"failing,omitzero"`     // since when
+	Plane   time.Time        `json:"plane,omitzero"`       // since when the data plane does not answer
+	PutBack time.Time        `json:"put_back_at,omitzero"` // when somebody else's change was last put back
+	Slice   *slice           `json:"slice,omitempty"`
+}
+
+// slice is what has been seen in the slice under way.
+type slice struct {
+	Started    time.Time        `json:"started"` // of the first attempt
+	Observed   rollout.Duration `json:"observed"`
+	Requests   rollout.Requests `json:"requests"`
+	Polls      int64            `json:"polls"`
+	Series     []rollout.Point  `json:"series,omitempty"`
+	SourceDown string           `json:"source_down,omitempty"`
+	PlaneDown  string           `json:"plane_down,omitempty"`
+	PutBack    string           `json:"put_back,omitempty"`
+}
+
+func (p *progress) check() error {
+	if p.Version != progressVersion {
+		return fmt.Errorf("it has version %d, want %d", p.Version, progressVersion)
+	}
+	return nil
+}
+
+// readCursor reads the cursor of the slice before. An empty one is a beginning.
+func readCursor(raw json.RawMessage) (progress, error) {
+	p := progress{Version: progressVersion}
+	if len(raw) == 0 {
+		return p, nil
+	}
+	p.Version = 0
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return p, err
+	}
+	p.Slice = nil
+	return p, p.check()
+}
+
+// begin begins or resumes a slice. A clock that went back may shorten what was observed, and never stretches a slice.
+func (p *progress) begin(request rollout.ObserveRequest, now time.Time) {
+	if p.Slice == nil {
+		p.Slice = &slice{Started: now, SourceDown: request.SourceDown, PlaneDown: request.PlaneDown}
+	}
+	for _, t := range []*time.Time{&p.Slice.Started, &p.Sampled, &p.Ticked, &p.Failing, &p.Plane, &p.PutBack} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+}
+
+// longestGap is how far apart two polls may be for the time between them to count as watched.
+func longestGap(interval time.Duration) time.Duration { return max(3*interval, 3*time.Second) }
+
+// watched is how much of the time since a moment counts as watched at now: all of it, or nothing after a gap.
+func watched(since, now time.Time, interval time.Duration) time.Duration {
+	d := now.Sub(since)
+	if since.IsZero() || d <= 0 || d > longestGap(interval) {
+		return 0
+	}
+	return d
+}
+
+// later is the later of two moments.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
