@@ -236,9 +236,11 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	pin := string(r.AppendPin(nil, &d))
 	forged := pin[:len(pin)-4] + "AAAA"
 	buf := make([]byte, 0, 512)
-	for name, q := range map[string]Request{
-		"weight": {Key: key}, "pin": {Key: key, Pin: pin}, "forged pin": {Key: key, Pin: forged}, "override": {Override: "v40"}, "no key": {},
-	} {
+	requests := map[string]Request{"weight": {Key: key}, "override": {Override: "v40"}, "no key": {}}
+	if !underRace {
+		requests["pin"], requests["forged pin"] = Request{Key: key, Pin: pin}, Request{Key: key, Pin: forged}
+	}
+	for name, q := range requests {
 		if n := testing.AllocsPerRun(1000, func() {
 			if _, err := r.Decide(agent, q); err != nil {
 				t.Fatal(err)
@@ -247,7 +249,7 @@ func TestDecideAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations, want 0", name, n)
 		}
 	}
-	if n := testing.AllocsPerRun(1000, func() { buf = r.AppendPin(buf[:0], &d) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { buf = r.AppendPin(buf[:0], &d) }); n != 0 && !underRace {
 		t.Errorf("AppendPin: %v allocations, want 0", n)
 	}
 }
