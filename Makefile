@@ -1,0 +1,113 @@
+# Everything here needs Go, make and git. Binaries go to bin/.
+
+BIN     := $(CURDIR)/bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# The packages whose tests need nothing but the code: all but integration/, which runs the built binaries.
+UNIT     = $(shell go list ./... | grep -v /integration)
+FUZZTIME ?= 60s
+
+# Without cgo a C compiler is not needed, and the builds of binaries and tests share one cache.
+export CGO_ENABLED := 0
+# The version comes from LDFLAGS; stamping fails in checkouts that belong to another user.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+export AVIARY_BIN := $(BIN)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+##@ Try it
+
+.PHONY: demo
+demo: build ## show it: a good canary is promoted, a bad one is taken back (about a minute once built)
+	@$(BIN)/demo run
+
+.PHONY: dev
+dev: build ## Temporal with its UI, gateway, worker and a demo agent, until Ctrl-C
+	@$(BIN)/demo dev
+
+##@ Build
+
+.PHONY: build
+build: $(BIN)/devstack ## every binary into bin/
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./gateway ./worker ./starter ./examples/demo
+
+# A module of its own: the Temporal server must not enter the module graph of the product.
+.PHONY: $(BIN)/devstack
+$(BIN)/devstack:
+	cd devstack && go build -ldflags '$(LDFLAGS)' -o $@ .
+
+.PHONY: prometheus
+prometheus: ## bin/prometheus: the one in PATH, else built from tools/
+	@tools/prometheus.sh $(BIN)
+
+##@ Check
+
+.PHONY: test
+test: check-graph unit test-devstack integration ## every test, the end-to-end ones against real servers included
+
+.PHONY: unit
+unit: ## the tests that need nothing but the code
+	go test $(UNIT)
+
+.PHONY: test-devstack
+test-devstack: ## the tests of the embedded Temporal server
+	cd devstack && go test ./...
+
+.PHONY: integration
+integration: build prometheus ## the end-to-end tests on the built binaries
+	go test -count=1 -timeout 25m ./integration/...
+
+.PHONY: race
+race: ## the unit tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race $(UNIT)
+
+.PHONY: replay
+replay: ## today's workflow code against the histories of earlier versions
+	go test -count=1 -run Replay ./workflows/...
+
+.PHONY: fuzz
+fuzz: ## every fuzzer for FUZZTIME (60s)
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: check-graph
+check-graph: ## the product depends on neither the Temporal server nor Prometheus
+	@.ci/check-graph
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## formatting, vet, golangci-lint with the import rules, workflow determinism
+	@files="$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))"; \
+	  if [ -n "$$files" ]; then echo "run gofmt -w on:"; echo "$$files"; exit 1; fi
+	go vet ./...
+	cd devstack && go vet ./...
+	$(BIN)/golangci-lint run ./...
+	cd devstack && $(BIN)/golangci-lint run -c ../.golangci.yml ./...
+	$(BIN)/workflowcheck ./workflows/...
+
+$(BIN)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	cd tools/lint && go build -ldflags '-s -w' -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BIN)/workflowcheck: tools/lint/go.mod tools/lint/go.sum
+	cd tools/lint && go build -ldflags '-s -w' -o $@ go.temporal.io/sdk/contrib/tools/workflowcheck
+
+##@ Measure
+
+.PHONY: bench
+bench: ## the Go benchmarks
+	go test -run '^$$' -bench . -benchmem $(UNIT)
+
+.PHONY: bench-reaction
+bench-reaction: build ## from a violation to weight 0, read back, 50 times: p50 and p99
+	go test -count=1 -timeout 25m -run '^$$' -bench Reaction -benchtime 50x ./integration
+
+##@ Keep house
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
