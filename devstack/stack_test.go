@@ -18,6 +18,7 @@ import (
 
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 )
@@ -168,7 +169,11 @@ func startEcho(t *testing.T, c client.Client, id string) client.WorkflowRun {
 	t.Helper()
 	run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
 		ID: id, TaskQueue: "test",
-		SearchAttributes: map[string]any{"CanaryAgent": "support-agent", "CanaryPhase": "observing", "CanaryWeight": 0.05},
+		TypedSearchAttributes: temporal.NewSearchAttributes(
+			temporal.NewSearchAttributeKeyKeyword("CanaryAgent").ValueSet("support-agent"),
+			temporal.NewSearchAttributeKeyKeyword("CanaryPhase").ValueSet("observing"),
+			temporal.NewSearchAttributeKeyFloat64("CanaryWeight").ValueSet(0.05),
+		),
 	}, echo)
 	if err != nil {
 		t.Fatal(err)
