@@ -39,6 +39,19 @@ func raw(encoding, data string) converter.RawValue {
 	return converter.NewRawValue(&commonpb.Payload{Metadata: map[string][]byte{"encoding": []byte(encoding)}, Data: []byte(data)})
 }
 
+// encoded is v as it goes over the wire.
+func encoded(t *testing.T, v any) converter.RawValue {
+	t.Helper()
+	if v == nil {
+		return converter.RawValue{}
+	}
+	p, err := converter.GetDefaultDataConverter().ToPayload(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return converter.NewRawValue(p)
+}
+
 // payloads are all that people and tools may send with a signal, and what is understood of it.
 func payloads() map[string]struct {
 	payload any

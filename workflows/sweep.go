@@ -77,7 +77,7 @@ func EnsureSweep(ctx context.Context, c client.Client, every time.Duration) erro
 	}
 	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: every}}}
 	action := &client.ScheduleWorkflowAction{ID: SweepID, Workflow: SweepName, TaskQueue: TaskQueue}
-	handle, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
+	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID: SweepID, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchup(every),
 	})
 	if err == nil {
@@ -86,8 +86,7 @@ func EnsureSweep(ctx context.Context, c client.Client, every time.Duration) erro
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return fmt.Errorf("create schedule %s: %w", SweepID, err)
 	}
-	handle = c.ScheduleClient().GetHandle(ctx, SweepID)
-	err = handle.Update(ctx, client.ScheduleUpdateOptions{
+	err = c.ScheduleClient().GetHandle(ctx, SweepID).Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			schedule := in.Description.Schedule
 			schedule.Spec, schedule.Action = &spec, action

@@ -64,33 +64,36 @@ func (c *canary) guardSummary() string {
 // details is a rollout's status as short markdown, for the Temporal UI.
 func details(s rollout.Status) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "**%s: %s → %s** · %s · canary %s", s.Agent, s.Stable, s.Canary, s.Phase, s.Weight)
+	add(&b, "**%s: %s → %s** · %s · canary %s", s.Agent, s.Stable, s.Canary, s.Phase, s.Weight)
 	if s.Stages > 0 && s.Stage != "" {
-		fmt.Fprintf(&b, " · stage %d/%d `%s`", s.StageIndex+1, s.Stages, s.Stage)
+		add(&b, " · stage %d/%d `%s`", s.StageIndex+1, s.Stages, s.Stage)
 	}
 	b.WriteString("\n")
 	if s.Paused != nil {
-		fmt.Fprintf(&b, "\n**Paused** by %s since %s", cell(s.Paused.By), s.Paused.Since.Format(time.RFC3339))
+		add(&b, "\n**Paused** by %s since %s", cell(s.Paused.By), s.Paused.Since.Format(time.RFC3339))
 		if s.Paused.Reason != "" {
 			b.WriteString(": " + cell(s.Paused.Reason))
 		}
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "\nObserved %s of %s; %.0f canary and %.0f stable requests\n",
+	add(&b, "\nObserved %s of %s; %.0f canary and %.0f stable requests\n",
 		rollout.Duration(s.Observed.Std().Round(time.Second)), s.Duration, s.Requests.Canary, s.Requests.Stable)
 	for _, trouble := range []struct{ what, why string }{
 		{"Held back", held(s)}, {"Frozen", s.Frozen}, {"Metrics source", s.SourceDown}, {"Data plane", s.PlaneDown}, {"Violation", s.Violation},
 	} {
 		if trouble.why != "" {
-			fmt.Fprintf(&b, "\n%s: %s\n", trouble.what, cell(trouble.why))
+			add(&b, "\n%s: %s\n", trouble.what, cell(trouble.why))
 		}
 	}
 	evidenceTable(&b, s.Evidence)
 	if s.Last != nil {
-		fmt.Fprintf(&b, "\nLast decision: %s by %s at %s: %s\n", s.Last.Kind, cell(s.Last.By), s.Last.At.Format(time.RFC3339), cell(s.Last.Reason))
+		add(&b, "\nLast decision: %s by %s at %s: %s\n", s.Last.Kind, cell(s.Last.By), s.Last.At.Format(time.RFC3339), cell(s.Last.Reason))
 	}
 	return b.String()
 }
+
+// add is fmt.Fprintf, which workflowcheck can't know to be deterministic.
+func add(b *strings.Builder, format string, args ...any) { b.WriteString(fmt.Sprintf(format, args...)) }
 
 func held(s rollout.Status) string {
 	if s.Hold.IsZero() {
@@ -113,7 +116,7 @@ func evidenceTable(b *strings.Builder, evidence []rollout.Evidence) {
 		if e.Needed != nil {
 			needed = number(*e.Needed)
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", cell(e.Check), e.Verdict, arm(e.Stable), arm(e.Canary), change, needed)
+		add(b, "| %s | %s | %s | %s | %s | %s |\n", cell(e.Check), e.Verdict, arm(e.Stable), arm(e.Canary), change, needed)
 	}
 }
 

@@ -215,7 +215,7 @@ func (w *world) doNotify(ctx context.Context, r notify.Request) (notify.Thread, 
 	return thread, nil
 }
 
-// healthy sees a slice through, with ten requests a second and nothing to complain of.
+// healthy sees a slice through, with a hundred requests a second and nothing to complain of.
 func healthy(_ time.Time, r rollout.ObserveRequest) (rollout.ObserveResult, time.Duration) {
 	d := r.Slice.Std()
 	finding := rollout.FoundNothing
@@ -227,10 +227,10 @@ func healthy(_ time.Time, r rollout.ObserveRequest) (rollout.ObserveResult, time
 
 // sees is a slice that was watched for d.
 func sees(r rollout.ObserveRequest, finding rollout.Finding, d time.Duration) rollout.ObserveResult {
-	canary := d.Seconds() * 10 * r.Route.Weight.Fraction()
+	canary := d.Seconds() * 100 * r.Route.Weight.Fraction()
 	return rollout.ObserveResult{
 		Finding: finding, Reason: "seen " + string(finding), Observed: rollout.Duration(d), Verdict: rollout.Met, Gate: rollout.Met,
-		Requests: rollout.Requests{Stable: d.Seconds()*10 - canary, Canary: canary}, Cursor: json.RawMessage(`{"at":1}`), Polls: 1,
+		Requests: rollout.Requests{Stable: d.Seconds()*100 - canary, Canary: canary}, Cursor: json.RawMessage(`{"at":1}`), Polls: 1,
 		Evidence: []rollout.Evidence{{Check: "error_rate_increase < 0.10", Metric: "error_rate", Role: "stage", Verdict: rollout.Met}},
 	}
 }
