@@ -1,6 +1,7 @@
 package analysis
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -41,38 +42,50 @@ type Config struct {
 	PollsPerWindow int         // polls that the rollout is expected to take, 0 for a thousand
 }
 
-// Validate says what is wrong with a Config, and what is allowed.
+// Validate says everything that is wrong with a Config, and what is allowed, as joined errors.
 func (c Config) Validate() error {
-	switch {
-	case c.Method != Sequential && c.Method != Threshold:
-		return fmt.Errorf("method %q: want %s or %s", c.Method, Sequential, Threshold)
-	case c.Advance != AdvanceEstimate && c.Advance != AdvanceProof:
-		return fmt.Errorf("advance %q: want %s or %s", c.Advance, AdvanceEstimate, AdvanceProof)
-	case !(c.Alpha > 0 && c.Alpha < 1):
-		return fmt.Errorf("alpha %g: want a chance above 0 and below 1", c.Alpha)
-	case !(c.Beta > 0 && c.Beta < 1):
-		return fmt.Errorf("beta %g: want a chance above 0 and below 1", c.Beta)
-	case !(c.Floor >= 0 && c.Floor < 1):
-		return fmt.Errorf("floor %g: want a fraction from 0 to below 1", c.Floor)
-	case c.PollsPerWindow < 0:
-		return fmt.Errorf("polls per window %d: want 0 or more", c.PollsPerWindow)
-	case c.Advance == AdvanceProof && c.Method != Sequential:
-		return fmt.Errorf("advance %s needs method %s: a raw rule proves nothing", AdvanceProof, Sequential)
-	}
+	errs := c.validateSettings()
+	fail := func(err error) { errs = append(errs, err) }
 	if err := validateMetrics(c.Metrics); err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	for _, rc := range c.Checks {
 		if err := c.validateCheck(rc); err != nil {
-			return err
+			fail(err)
 		}
 	}
 	for _, f := range c.FreezeWhen {
 		if err := f.Validate(c.Metrics); err != nil {
-			return err
+			fail(err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+func (c Config) validateSettings() (errs []error) {
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Method != Sequential && c.Method != Threshold {
+		fail("method %q: want %s or %s", c.Method, Sequential, Threshold)
+	}
+	if c.Advance != AdvanceEstimate && c.Advance != AdvanceProof {
+		fail("advance %q: want %s or %s", c.Advance, AdvanceEstimate, AdvanceProof)
+	}
+	if !(c.Alpha > 0 && c.Alpha < 1) { // true for NaN
+		fail("alpha %g: want a chance above 0 and below 1", c.Alpha)
+	}
+	if !(c.Beta > 0 && c.Beta < 1) {
+		fail("beta %g: want a chance above 0 and below 1", c.Beta)
+	}
+	if !(c.Floor >= 0 && c.Floor < 1) {
+		fail("floor %g: want a fraction from 0 to below 1", c.Floor)
+	}
+	if c.PollsPerWindow < 0 {
+		fail("polls per window %d: want 0 or more", c.PollsPerWindow)
+	}
+	if c.Advance == AdvanceProof && c.Method == Threshold {
+		fail("advance %s: want method %s, a raw rule proves nothing", AdvanceProof, Sequential)
+	}
+	return errs
 }
 
 func (c Config) validateCheck(rc RoleCheck) error {
@@ -85,7 +98,14 @@ func (c Config) validateCheck(rc RoleCheck) error {
 	if !slices.Contains(ops, rc.Check.Op) || !finite(rc.Check.Limit) {
 		return fmt.Errorf("check %q was not read by ParseCheck, want %s", rc.Check.Text, checkForm)
 	}
-	return rc.Check.Validate(c.Metrics)
+	if err := rc.Check.Validate(c.Metrics); err != nil {
+		return err
+	}
+	m, _ := find(c.Metrics, rc.Check.Metric)
+	if c.Advance == AdvanceProof && m.Kind == Value && rc.Role != RoleGuard {
+		return fmt.Errorf("check %q: advance %s can't be had for a plain value, want advance %s or another metric", rc.Check.Text, AdvanceProof, AdvanceEstimate)
+	}
+	return nil
 }
 
 // validateMetrics wants names that a check can tell apart, and known kinds and directions.

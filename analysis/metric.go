@@ -92,7 +92,7 @@ type Poll struct {
 	Samples  map[string]Sample // by metric name
 }
 
-// valid reports whether the increments can be counted: finite, not negative, and no more failures than make sense.
+// valid reports whether the increments can be counted: finite and not negative.
 func (c Counts) valid() bool {
 	if !countable(c.N) || !countable(c.X) || (c.HasValue && !finite(c.Value)) {
 		return false
@@ -107,7 +107,9 @@ func (s Sample) validBounds() bool {
 			return false
 		}
 	}
-	fits := func(buckets []float64) bool { return len(buckets) == 0 || len(buckets) == len(s.Bounds)+1 }
+	fits := func(buckets []float64) bool {
+		return len(buckets) == 0 || (len(s.Bounds) > 0 && len(buckets) == len(s.Bounds)+1)
+	}
 	return fits(s.Stable.Buckets) && fits(s.Canary.Buckets)
 }
 

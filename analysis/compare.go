@@ -1,0 +1,109 @@
+package analysis
+
+import "math"
+
+// comparison is what a check compares.
+type comparison struct {
+	stable, canary estimate
+	change         float64 // NaN for a check on the canary's own value
+	value          float64 // what the limit is on
+	holds          bool
+	ok             bool   // there was something to compare
+	why            string // there was not
+}
+
+// stableOf is what the canary is compared with: the stage's own, or what was kept for a bake.
+func (e *Engine) stableOf(mt *meter) *tally {
+	if e.weight >= bake && mt.baseline.observations(mt.metric.Kind) > 0 {
+		return &mt.baseline
+	}
+	return &mt.stable
+}
+
+// compare puts a check's numbers side by side.
+func (e *Engine) compare(a *asked) comparison {
+	m, mt := a.meter.metric, a.meter
+	if m.Kind == Count && a.Check.Change == "" {
+		return e.compareCounted(a)
+	}
+	c := comparison{change: math.NaN()}
+	c.stable, c.canary = e.stableOf(mt).estimate(m, mt.bounds), mt.canary.estimate(m, mt.bounds)
+	switch {
+	case !c.canary.ok:
+		c.why = "the canary has reported none in this stage"
+		return c
+	case a.Check.Change == "":
+		c.value, c.holds = c.canary.value, a.Check.Op.holds(c.canary.value, a.Check.Limit)
+	case !c.stable.ok:
+		c.why = "there are none of stable to compare with"
+		return c
+	case c.stable.least:
+		c.why = "stable's is above all buckets of the histogram"
+		return c
+	default:
+		c.change = relative(c.stable.value, c.canary.value, a.Check.rises(m))
+		c.value, c.holds = c.change, e.within(a, c)
+	}
+	// What is only known to be at least so much decides where it is too much, or enough, already.
+	if c.canary.least && c.holds == a.Check.caps(m) {
+		c.why = "the canary's is above all buckets of the histogram"
+		return c
+	}
+	c.ok = true
+	return c
+}
+
+// within reports whether a change is within the limit. From nothing, and for the sequential method from next to nothing, the floor is
+// allowed in absolute terms.
+func (e *Engine) within(a *asked, c comparison) bool {
+	m := a.meter.metric
+	if a.Check.Op.holds(c.change, a.Check.Limit) {
+		return true
+	}
+	if !a.Check.caps(m) {
+		return false
+	}
+	if c.stable.value == 0 {
+		return c.canary.value <= e.cfg.Floor
+	}
+	share := m.Kind == Ratio || m.Kind == Count
+	return a.test != nil && share && c.canary.value <= e.cfg.Floor+a.Check.factor(m)*c.stable.value
+}
+
+// compareCounted is compare for a number of events: of requests and what should be many in the stage, of what should be few in the whole
+// rollout.
+func (e *Engine) compareCounted(a *asked) comparison {
+	m, mt := a.meter.metric, a.meter
+	c := comparison{change: math.NaN()}
+	stable := e.stableOf(mt)
+	c.stable = estimate{value: stable.x, ok: stable.n > 0}
+	seen := mt.canary.n > 0
+	switch {
+	case m.Name == TotalRequests:
+		c.stable = estimate{value: e.requests.Stable, ok: true}
+		c.value, seen = e.requests.Canary, true
+	case a.Check.isRule(m):
+		c.value = mt.events
+		seen = seen || mt.events > 0
+	default:
+		c.value = mt.canary.x
+	}
+	c.canary = estimate{value: c.value, ok: seen}
+	c.holds, c.ok = a.Check.Op.holds(c.value, a.Check.Limit), seen
+	if !seen {
+		c.why = "the canary has reported none in this stage"
+	}
+	return c
+}
+
+// relative is (canary−stable)/|stable|, or its negative where the named change is a fall. From 0 it is 0 or infinite.
+func relative(stable, canary float64, rises bool) float64 {
+	d := canary - stable
+	if !rises {
+		d = -d
+	}
+	if d == 0 {
+		return 0
+	}
+	return d / math.Abs(stable) // ±Inf from 0
+}

@@ -1,0 +1,224 @@
+package analysis
+
+import "slices"
+
+// Engine judges one rollout. It is not safe for concurrent use. Everything it knows is in its State.
+type Engine struct {
+	cfg        Config
+	hazard     float64 // share of the unspent wealth that begins to bet at each poll
+	meters     []*meter
+	tests      []*test
+	asked      []*asked
+	conditions []condition
+
+	poll     int64 // the last number, -1 before the first
+	stage    int   // -1 before the first
+	weight   int   // in basis points
+	requests Requests
+	frozen   bool  // after the last poll
+	ignored  int64 // samples that could not be counted
+
+	scratch tally
+	floats  []float64
+}
+
+// asked is a check with what judges it.
+type asked struct {
+	RoleCheck
+	meter  *meter
+	test   *test // nil where there is none
+	streak int   // polls in a row with the latest value beyond the limit
+}
+
+const (
+	bake          = 10_000 // basis points: stable gets no traffic
+	defaultPolls  = 1000
+	scratchFloats = 512
+	valueStreak   = 10 // polls in a row that a value is beyond its limit before that counts, where the method is sequential
+	mostDoubt     = 10 // combined evidence against the canary from which on nothing counts as proven
+)
+
+// New is an Engine that has seen nothing. Errors name everything that is wrong with cfg.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, floats: make([]float64, scratchFloats)}
+	polls := cfg.PollsPerWindow
+	if polls == 0 {
+		polls = defaultPolls
+	}
+	e.hazard = 1 / float64(polls)
+	e.reset()
+	return e, nil
+}
+
+// reset forgets everything.
+func (e *Engine) reset() {
+	e.meters, e.tests, e.asked, e.conditions = nil, nil, nil, nil
+	e.poll, e.stage, e.weight = -1, EveryStage, 0
+	e.requests, e.frozen, e.ignored = Requests{}, false, 0
+	for _, m := range e.cfg.Metrics {
+		e.meters = append(e.meters, &meter{metric: m})
+	}
+	for _, rc := range e.cfg.Checks {
+		a := &asked{RoleCheck: rc, meter: e.meter(rc.Check.Metric)}
+		if e.cfg.Method == Sequential {
+			a.test = e.addTest(newTest(rc.Check, a.meter, e.cfg))
+		}
+		e.asked = append(e.asked, a)
+	}
+	for _, role := range []Role{RolePromotion, RoleStage, RoleGuard} { // the order of the findings
+		slices.SortStableFunc(e.asked, func(a, b *asked) int { return boolOrder(b.Role == role, a.Role == role) })
+	}
+	e.share()
+	for _, c := range e.cfg.FreezeWhen {
+		mt := e.meter(c.Metric)
+		if mt.ring == nil {
+			mt.ring = &ring{}
+		}
+		e.conditions = append(e.conditions, condition{Condition: c, meter: mt})
+	}
+}
+
+func boolOrder(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+func (e *Engine) meter(name string) *meter {
+	i := slices.IndexFunc(e.meters, func(m *meter) bool { return m.metric.Name == name })
+	return e.meters[i] // Validate has found it
+}
+
+// addTest is the test of the same null that is there already, or t.
+func (e *Engine) addTest(t *test) *test {
+	if t == nil {
+		return nil
+	}
+	if i := slices.IndexFunc(e.tests, func(o *test) bool { return o.key == t.key }); i >= 0 {
+		return e.tests[i]
+	}
+	e.tests = append(e.tests, t)
+	return t
+}
+
+// share divides the evidence: each tested metric has the same share, and so has each limit of a metric. All shares sum to 1, so the weighted
+// mean of the e-values is an e-value whatever depends on what (Vovk & Wang, "E-values: calibration, combination and
+// applications", 2021), and those in force at one time are at most that.
+func (e *Engine) share() {
+	limits := map[*meter]float64{}
+	for _, t := range e.tests {
+		limits[t.meter]++
+	}
+	for _, t := range e.tests {
+		t.share = 1 / (float64(len(limits)) * limits[t.meter])
+	}
+}
+
+// BeginStage says that a stage with a weight in basis points begins. The windows begin anew, and late bets are put forward where
+// the weight changes. The same stage and weight again change nothing.
+func (e *Engine) BeginStage(stage, weight int) {
+	if e.stage == stage && e.weight == weight {
+		return
+	}
+	for _, mt := range e.meters {
+		mt.beginStage(e.weight < bake)
+	}
+	for _, a := range e.asked {
+		a.streak = 0
+	}
+	if e.stage >= 0 && e.weight != weight {
+		for _, t := range e.tests {
+			if t.worse.begun {
+				t.worse.spend(weightShare)
+			}
+		}
+	}
+	e.stage, e.weight, e.requests = stage, weight, Requests{}
+}
+
+// Observe takes in one poll, and reports whether it did. A number that is not above the last one was seen before and has no
+// effect. A sample with numbers that are negative or not finite, or with buckets that do not fit their bounds, is left out and counted as
+// ignored. Polls of another weight than the stage's count for the tests, which compare within a poll, and not for the stage's windows.
+func (e *Engine) Observe(p Poll) bool {
+	if p.Number <= e.poll {
+		return false
+	}
+	e.poll = p.Number
+	for _, mt := range e.meters {
+		s, there := p.Samples[mt.metric.Name]
+		if mt.take(s, there) {
+			e.ignored++
+		}
+		if mt.ring != nil {
+			mt.ring.add(mt.sample, mt.usable)
+		}
+	}
+	before := e.frozen
+	e.frozen = e.isFrozen()
+	if before {
+		return true // decided by the polls before, so leaving this one out is no choice by its outcome
+	}
+	e.bet(e.frozen)
+	if e.frozen {
+		return true
+	}
+	if e.stage < 0 || p.Weight == 0 || p.Weight == e.weight {
+		e.count(p.Requests)
+	}
+	for _, mt := range e.meters {
+		if mt.usable {
+			mt.learn()
+		}
+	}
+	return true
+}
+
+// bet lets the tests take the poll. The poll that begins to freeze is chosen by its own outcome. Dropping it whole would favour one side, so it
+// keeps what speaks for the canary: min(e,1) has an expectation of at most 1 as well.
+func (e *Engine) bet(capped bool) {
+	for _, t := range e.tests {
+		if t.meter.usable {
+			t.observe(t.meter.sample, e.hazard, e.cfg.Beta, capped, e.floats)
+		}
+	}
+}
+
+// count adds the poll to the stage's windows.
+func (e *Engine) count(r Requests) {
+	if countable(r.Stable) && countable(r.Canary) {
+		e.requests.Stable += r.Stable
+		e.requests.Canary += r.Canary
+	} else {
+		e.ignored++
+	}
+	for _, mt := range e.meters {
+		if mt.usable {
+			mt.stable.add(mt.sample.Stable)
+			mt.canary.add(mt.sample.Canary)
+		}
+	}
+	for _, a := range e.asked {
+		if a.meter.metric.Kind == Value && a.meter.usable {
+			e.watchValue(a)
+		}
+	}
+}
+
+// watchValue counts the polls in a row with a value beyond the limit.
+func (e *Engine) watchValue(a *asked) {
+	if c := e.compare(a); !c.ok || c.holds {
+		a.streak = 0
+		return
+	}
+	a.streak = min(a.streak+1, valueStreak)
+}
+
+// Ignored is how many samples could not be counted.
+func (e *Engine) Ignored() int64 { return e.ignored }

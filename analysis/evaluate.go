@@ -1,0 +1,239 @@
+package analysis
+
+import (
+	"math"
+	"slices"
+)
+
+// Evaluate judges the checks in force in a stage. It changes nothing. Nothing is met, and no threshold violated, below minRequests
+// canary requests in the stage; rules on counted events and evidence do not wait for them.
+func (e *Engine) Evaluate(stage int, minRequests int64) Report {
+	v := &evaluation{Engine: e, least: max(1, float64(minRequests))}
+	for _, a := range e.asked {
+		if a.Stage == EveryStage || a.Stage == stage {
+			v.asked = append(v.asked, a)
+		}
+	}
+	v.now, v.gate = v.weigh(false), v.weigh(true)
+	r := Report{EValue: v.now.sum}
+	if len(e.tests) == 0 {
+		r.EValue = math.NaN()
+	}
+	for _, a := range v.asked {
+		f := v.finding(a)
+		r.Findings = append(r.Findings, f)
+		r.Safety = r.Safety || f.Safety
+	}
+	r.Verdict, r.Gate = v.verdict(r.Findings, false), v.verdict(r.Findings, true)
+	if r.Gate == Violated {
+		r.Blame = v.blame(r.Findings)
+	}
+	return r
+}
+
+// evaluation is one Evaluate.
+type evaluation struct {
+	*Engine
+	least     float64 // canary requests in the stage
+	asked     []*asked
+	now, gate evidence // of guards and stage checks, and with the promotion checks
+}
+
+// evidence is what tests say together.
+type evidence struct {
+	sum     float64 // of shares of e-values; 1/alpha is enough to roll back
+	largest *test   // of the largest share of the sum
+}
+
+// weigh sums the evidence against the checks, each test once.
+func (v *evaluation) weigh(promotion bool) evidence {
+	var ev evidence
+	most := 0.0
+	var seen []*test
+	for _, a := range v.asked {
+		if a.test == nil || (a.Role == RolePromotion && !promotion) || slices.Contains(seen, a.test) {
+			continue
+		}
+		seen = append(seen, a.test)
+		part := a.test.evidence()
+		ev.sum += part
+		if part > most {
+			ev.largest, most = a.test, part
+		}
+	}
+	return ev
+}
+
+// evidence is the test's part of the combined evidence.
+func (t *test) evidence() float64 { return t.share * t.worse.value() }
+
+// enough reports whether evidence suffices to roll back.
+func (v *evaluation) enough(sum float64) bool { return sum >= 1/v.cfg.Alpha }
+
+// finding answers one check.
+func (v *evaluation) finding(a *asked) Finding {
+	c := v.compare(a)
+	f := Finding{
+		Check: a.Check.Text, Metric: a.Check.Metric, Role: a.Role, Change: c.change, Limit: a.Check.Limit,
+		StableEstimate: orNaN(c.stable), CanaryEstimate: orNaN(c.canary),
+		EValue: math.NaN(), Lower: math.NaN(), Upper: math.NaN(), Needed: math.NaN(),
+	}
+	v.count(&f, a)
+	if a.test != nil {
+		f.EValue = a.test.worse.value()
+	}
+	f.Verdict = v.judge(a, c)
+	f.Safety = f.Verdict == Violated && a.Check.isRule(a.meter.metric)
+	f.Needed = v.needed(a, c, f.Verdict)
+	f.Note = v.note(a, c, f)
+	return f
+}
+
+func orNaN(e estimate) float64 {
+	if !e.ok {
+		return math.NaN()
+	}
+	return e.value
+}
+
+// count fills in what was counted.
+func (v *evaluation) count(f *Finding, a *asked) {
+	mt := a.meter
+	stable, k := v.stableOf(mt), mt.metric.Kind
+	f.StableN, f.CanaryN = stable.observations(k), mt.canary.observations(k)
+	f.StableX, f.CanaryX = stable.x, mt.canary.x
+	switch {
+	case mt.metric.Name == TotalRequests:
+		f.StableN, f.CanaryN = v.requests.Stable, v.requests.Canary
+		f.StableX, f.CanaryX = f.StableN, f.CanaryN
+	case a.Check.isRule(mt.metric):
+		f.CanaryX = mt.events
+	case k == Quantile || k == Value:
+		f.StableX, f.CanaryX = math.NaN(), math.NaN()
+	}
+}
+
+// judge is the verdict on a check.
+func (v *evaluation) judge(a *asked, c comparison) Verdict {
+	m := a.meter.metric
+	switch {
+	case v.convicted(a):
+		return Violated
+	case !c.ok:
+		return NoData
+	case a.Check.isRule(m):
+		return when(c.holds, Met, Violated)
+	case c.holds:
+		return when(v.passes(a), Met, Undecided)
+	case m.Kind == Count && a.Check.Change == "": // a precondition: more may come
+		return Undecided
+	case a.test != nil:
+		return Undecided
+	case v.requests.Canary < v.least:
+		return Undecided
+	case v.cfg.Method == Sequential && a.streak < valueStreak:
+		return Undecided
+	}
+	return Violated
+}
+
+func when(yes bool, then, otherwise Verdict) Verdict {
+	if yes {
+		return then
+	}
+	return otherwise
+}
+
+// convicted reports whether the evidence is enough and this check's test brought it: the largest part, or enough by itself.
+func (v *evaluation) convicted(a *asked) bool {
+	if a.test == nil {
+		return false
+	}
+	if v.enough(a.test.evidence()) {
+		return true
+	}
+	if v.enough(v.now.sum) {
+		return v.now.largest == a.test
+	}
+	return a.Role == RolePromotion && v.enough(v.gate.sum) && v.gate.largest == a.test
+}
+
+// passes reports whether an estimate within the limit is all that is asked, or it is proven too.
+func (v *evaluation) passes(a *asked) bool {
+	if v.cfg.Advance != AdvanceProof || a.test == nil {
+		return true
+	}
+	return a.test.proven && v.gate.sum < mostDoubt
+}
+
+// needed is how many more canary requests it takes, about: to the evidence, the proof or the number asked for.
+func (v *evaluation) needed(a *asked, c comparison, verdict Verdict) float64 {
+	if verdict != Undecided {
+		return math.NaN()
+	}
+	proof := v.cfg.Advance == AdvanceProof && c.holds
+	s := Sample{Stable: a.meter.stable.counts(), Canary: a.meter.canary.counts()}
+	switch {
+	case a.meter.metric.Name == TotalRequests:
+		return max(1, math.Ceil(a.Check.Limit-c.value))
+	case a.test != nil && proof:
+		return a.test.needed(s, 1/v.cfg.Beta, true)
+	case a.test != nil:
+		return a.test.needed(s, 1/(v.cfg.Alpha*a.test.share), false)
+	case v.requests.Canary < v.least:
+		return math.Ceil(v.least - v.requests.Canary)
+	}
+	return math.NaN()
+}
+
+// verdict puts the findings together. Guards without data do not block, unless proof is asked.
+func (v *evaluation) verdict(findings []Finding, gate bool) Verdict {
+	noData, undecided := v.requests.Canary <= 0, false
+	for i, f := range findings {
+		if f.Role == RolePromotion && !gate {
+			continue
+		}
+		guard := f.Role == RoleGuard
+		switch f.Verdict {
+		case Violated:
+			return Violated
+		case NoData:
+			noData = noData || !guard
+			undecided = undecided || (v.cfg.Advance == AdvanceProof && v.asked[i].test != nil)
+		case Undecided:
+			undecided = true
+		}
+	}
+	switch {
+	case gate && v.enough(v.gate.sum):
+		return Violated
+	case noData:
+		return NoData
+	case undecided || (gate && v.requests.Canary < v.least):
+		return Undecided
+	}
+	return Met
+}
+
+// blame is the check that weighs most: a rule that fired, then the largest part of the evidence, then the first in order.
+func (v *evaluation) blame(findings []Finding) string {
+	ev := v.gate
+	if v.enough(v.now.sum) {
+		ev = v.now
+	}
+	first, largest := "", ""
+	for i, f := range findings {
+		switch {
+		case f.Safety:
+			return f.Check
+		case largest == "" && v.enough(ev.sum) && v.asked[i].test == ev.largest && ev.largest != nil:
+			largest = f.Check
+		case first == "" && f.Verdict == Violated:
+			first = f.Check
+		}
+	}
+	if largest != "" {
+		return largest
+	}
+	return first
+}

@@ -1,0 +1,85 @@
+package analysis
+
+import "math"
+
+// meanTest bets on d = sign·(ȳ_c − a − b·ȳ_s) > 0 from a poll's sums, against the null that its expectation is at most 0:
+//
+//	log e = ψ(λd) − λ²v/2,  ψ(x) = ln(1+x+x²/2) for x ≥ 0 and −ψ(−x) below
+//
+// after Catoni, "Challenging the empirical mean and empirical variance" (2012), with v = σ_c²/n_c + b²σ_s²/n_s and λ = h·σ_c/v. It is
+// exact where v bounds the variance, and approximate with variances estimated from the polls before, as here.
+type meanTest struct {
+	a, b, sign float64
+	bets       []float64 // h
+}
+
+var meanBets = geometric(0.01, 1.7, 12)
+
+const (
+	meanLeast   = 100 // observations whose variance is known before the first bet
+	meanTerms   = 10  // terms of a variance that stands alone
+	meanShrinks = 30  // terms by which the canary's variance is drawn towards stable's
+)
+
+// factors writes the logs of one poll's factors to logE, one per bet, and reports whether there was any evidence.
+func (t meanTest) factors(stable, canary variance, s, c Counts, logE []float64) bool {
+	if c.N <= 0 || (t.b != 0 && s.N <= 0) {
+		return false
+	}
+	varC, varS, known := t.variances(stable, canary)
+	if !known {
+		return false
+	}
+	d, v := c.X/c.N-t.a, varC/c.N
+	if t.b != 0 {
+		d -= t.b * s.X / s.N
+		v += t.b * t.b * varS / s.N
+	}
+	sd := math.Sqrt(varC)
+	for g, h := range t.bets {
+		lambda := h * sd / v
+		logE[g] = catoni(lambda*t.sign*d) - lambda*lambda*v/2
+	}
+	return true
+}
+
+// variances are those of one observation. The canary's is never below stable's, and drawn to it while there is little to go by.
+func (t meanTest) variances(stable, canary variance) (varC, varS float64, known bool) {
+	if stable.n >= meanLeast && stable.terms > 0 {
+		varS = stable.sum / stable.terms
+		varC = max(varS, (meanShrinks*varS+canary.sum)/(meanShrinks+canary.terms))
+		return varC, varS, varC > 0
+	}
+	if t.b == 0 && canary.n >= meanLeast && canary.terms >= meanTerms {
+		varC = canary.sum / canary.terms
+	}
+	return varC, 0, varC > 0
+}
+
+func catoni(x float64) float64 {
+	if x < 0 {
+		return -math.Log1p(-x + x*x/2)
+	}
+	return math.Log1p(x + x*x/2)
+}
+
+// variance estimates the variance of one observation from the differences of successive polls' means, so that drift does not count.
+type variance struct {
+	sum, terms     float64 // of (ȳ_i−ȳ_{i−1})² / (1/n_i+1/n_{i−1})
+	lastN, lastAvg float64
+	n              float64 // observations
+}
+
+func (v *variance) add(n, sum float64) {
+	if n <= 0 {
+		return
+	}
+	avg := sum / n
+	if v.lastN > 0 {
+		d := avg - v.lastAvg
+		v.sum += d * d / (1/n + 1/v.lastN)
+		v.terms++
+	}
+	v.lastN, v.lastAvg = n, avg
+	v.n += n
+}

@@ -1,0 +1,256 @@
+package analysis
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+const stateVersion = 1
+
+// state is everything that an Engine knows. Numbers are exact: JSON's shortest form of a float64 reads back as the same one.
+type state struct {
+	Version  int                    `json:"version"`
+	Poll     int64                  `json:"poll"`
+	Stage    int                    `json:"stage"`
+	Weight   int                    `json:"weight"`
+	Requests [2]float64             `json:"requests"` // stable, canary
+	Frozen   bool                   `json:"frozen,omitempty"`
+	Ignored  int64                  `json:"ignored,omitempty"`
+	Metrics  map[string]*meterState `json:"metrics"`
+	Tests    map[string]*testState  `json:"tests,omitempty"`
+	Streaks  map[string]int         `json:"streaks,omitempty"` // by check
+}
+
+type meterState struct {
+	Bounds    floats      `json:"bounds,omitempty"`
+	Stable    *tallyState `json:"stable,omitempty"`
+	Canary    *tallyState `json:"canary,omitempty"`
+	Baseline  *tallyState `json:"baseline,omitempty"`
+	Events    float64     `json:"events,omitempty"`
+	Before    counts      `json:"before,omitempty"` // the reference
+	Now       counts      `json:"now,omitempty"`
+	Polls     int         `json:"polls,omitempty"`
+	VarStable *[5]float64 `json:"var_stable,omitempty"`
+	VarCanary *[5]float64 `json:"var_canary,omitempty"`
+	Ring      *ringState  `json:"ring,omitempty"`
+}
+
+type ringState struct {
+	Next   int                      `json:"next"`
+	Stable [freezePolls]*tallyState `json:"stable"`
+	Canary [freezePolls]*tallyState `json:"canary"`
+}
+
+type tallyState struct {
+	N       float64  `json:"n,omitempty"`
+	X       float64  `json:"x,omitempty"`
+	Buckets counts   `json:"b,omitempty"`
+	Value   *float64 `json:"v,omitempty"`
+}
+
+type testState struct {
+	Worse  mixtureState  `json:"worse"`
+	Within *mixtureState `json:"within,omitempty"`
+	Proven bool          `json:"proven,omitempty"`
+}
+
+type mixtureState struct {
+	LogS    floats  `json:"s"`
+	Unspent float64 `json:"u"`
+	Begun   bool    `json:"b,omitempty"`
+}
+
+// floats are written as the base64 of their bits: half as long as in decimals, exact, and with room for -Inf.
+type floats []float64
+
+// MarshalJSON writes the bits.
+func (f floats) MarshalJSON() ([]byte, error) {
+	b := make([]byte, 0, 8*len(f))
+	for _, x := range f {
+		b = binary.LittleEndian.AppendUint64(b, math.Float64bits(x))
+	}
+	return json.Marshal(b)
+}
+
+// UnmarshalJSON reads the bits. NaN is refused.
+func (f *floats) UnmarshalJSON(text []byte) error {
+	var b []byte
+	if err := json.Unmarshal(text, &b); err != nil {
+		return err
+	}
+	if len(b)%8 != 0 {
+		return fmt.Errorf("%d bytes are no whole number of float64", len(b))
+	}
+	*f = make(floats, len(b)/8)
+	for i := range *f {
+		x := math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
+		if math.IsNaN(x) {
+			return errors.New("a number is NaN")
+		}
+		(*f)[i] = x
+	}
+	return nil
+}
+
+// counts are a histogram's buckets, written without the empty ones: [length, index, count, index, count, …].
+type counts []float64
+
+// MarshalJSON leaves out empty buckets.
+func (c counts) MarshalJSON() ([]byte, error) {
+	out := []float64{float64(len(c))}
+	for i, x := range c {
+		if x != 0 {
+			out = append(out, float64(i), x)
+		}
+	}
+	return json.Marshal(out)
+}
+
+const mostBuckets = 10_000
+
+// UnmarshalJSON fills the empty buckets in.
+func (c *counts) UnmarshalJSON(text []byte) error {
+	var in []float64
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	if len(in)%2 != 1 || !(in[0] >= 0 && in[0] <= mostBuckets) {
+		return errors.New("these are no buckets")
+	}
+	*c = make(counts, int(in[0]))
+	for i := 1; i < len(in); i += 2 {
+		if !(in[i] >= 0 && in[i] < in[0]) || in[i+1] < 0 {
+			return errors.New("a bucket is not one of the histogram's")
+		}
+		(*c)[int(in[i])] = in[i+1]
+	}
+	return nil
+}
+
+// State is everything that the engine knows, as versioned JSON: a few KiB for ten metrics. Restore takes it back exactly.
+func (e *Engine) State() (json.RawMessage, error) {
+	s := state{
+		Version: stateVersion, Poll: e.poll, Stage: e.stage, Weight: e.weight,
+		Requests: [2]float64{e.requests.Stable, e.requests.Canary}, Frozen: e.frozen, Ignored: e.ignored,
+		Metrics: map[string]*meterState{}, Tests: map[string]*testState{}, Streaks: map[string]int{},
+	}
+	for _, mt := range e.meters {
+		s.Metrics[mt.metric.Name] = mt.save()
+	}
+	for _, t := range e.tests {
+		saved := &testState{Worse: t.worse.save(), Proven: t.proven}
+		if len(t.within.logS) > 0 {
+			within := t.within.save()
+			saved.Within = &within
+		}
+		s.Tests[t.key] = saved
+	}
+	for _, a := range e.asked {
+		if a.streak > 0 {
+			s.Streaks[a.key()] = a.streak
+		}
+	}
+	out, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("write the state of the analysis: %w", err)
+	}
+	return out, nil
+}
+
+// key tells the checks apart.
+func (a *asked) key() string { return fmt.Sprintf("%s %d %s", a.Role, a.Stage, a.Check.Text) }
+
+// Restore takes back a State of an engine with the same Config. Empty is an engine that has seen nothing. Anything else is an error, and
+// leaves an engine that has seen nothing.
+func (e *Engine) Restore(raw json.RawMessage) error {
+	e.reset()
+	if len(raw) == 0 {
+		return nil
+	}
+	if err := e.restore(raw); err != nil {
+		e.reset()
+		return fmt.Errorf("restore the state of the analysis: %w", err)
+	}
+	return nil
+}
+
+func (e *Engine) restore(raw json.RawMessage) error {
+	var version struct{ Version int }
+	if err := json.Unmarshal(raw, &version); err != nil {
+		return err
+	}
+	if version.Version != stateVersion {
+		return fmt.Errorf("version %d, want %d", version.Version, stateVersion)
+	}
+	var s state
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more after it")
+	}
+	if s.Poll < -1 || s.Stage < EveryStage || s.Weight < 0 || s.Weight > bake || s.Ignored < 0 {
+		return errors.New("its numbers are out of range")
+	}
+	if len(s.Metrics) != len(e.meters) || len(s.Tests) != len(e.tests) {
+		return fmt.Errorf("it is of %d metrics and %d tests, want %d and %d: it is of another rollout", len(s.Metrics), len(s.Tests), len(e.meters), len(e.tests))
+	}
+	e.poll, e.stage, e.weight, e.frozen, e.ignored = s.Poll, s.Stage, s.Weight, s.Frozen, s.Ignored
+	e.requests = Requests{Stable: s.Requests[0], Canary: s.Requests[1]}
+	return e.restoreParts(s)
+}
+
+func (e *Engine) restoreParts(s state) error {
+	for _, mt := range e.meters {
+		saved := s.Metrics[mt.metric.Name]
+		if saved == nil {
+			return fmt.Errorf("it has no metric %s: it is of another rollout", mt.metric.Name)
+		}
+		if err := mt.load(saved); err != nil {
+			return fmt.Errorf("metric %s: %w", mt.metric.Name, err)
+		}
+	}
+	for _, t := range e.tests {
+		saved := s.Tests[t.key]
+		if saved == nil || (saved.Within != nil) != (len(t.within.logS) > 0) {
+			return fmt.Errorf("it has no test %s: it is of another rollout", t.key)
+		}
+		if err := t.load(saved); err != nil {
+			return fmt.Errorf("test %s: %w", t.key, err)
+		}
+	}
+	for _, a := range e.asked {
+		a.streak = min(valueStreak, max(0, s.Streaks[a.key()]))
+	}
+	return nil
+}
+
+func (t *test) load(s *testState) error {
+	t.proven = s.Proven
+	if s.Within != nil {
+		if err := t.within.load(*s.Within); err != nil {
+			return err
+		}
+	}
+	return t.worse.load(s.Worse)
+}
+
+func (m *mixture) save() mixtureState {
+	return mixtureState{LogS: m.logS, Unspent: m.unspent, Begun: m.begun}
+}
+
+func (m *mixture) load(s mixtureState) error {
+	if len(s.LogS) != len(m.logS) || !(s.Unspent >= 0 && s.Unspent <= 1) {
+		return fmt.Errorf("%d bets and %g unspent, want %d and at most 1", len(s.LogS), s.Unspent, len(m.logS))
+	}
+	copy(m.logS, s.LogS)
+	m.unspent, m.begun = s.Unspent, s.Begun
+	return nil
+}

@@ -1,0 +1,91 @@
+package analysis
+
+import (
+	"errors"
+	"slices"
+)
+
+// save is the meter's part of the state.
+func (mt *meter) save() *meterState {
+	s := &meterState{
+		Bounds: mt.bounds, Events: mt.events,
+		Stable: mt.stable.save(), Canary: mt.canary.save(), Baseline: mt.baseline.save(),
+		Before: mt.reference.before, Now: mt.reference.now, Polls: mt.reference.polls,
+		VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
+	}
+	if mt.ring != nil {
+		s.Ring = &ringState{Next: mt.ring.next}
+		for i := range mt.ring.polls {
+			s.Ring.Stable[i], s.Ring.Canary[i] = mt.ring.polls[i].stable.save(), mt.ring.polls[i].canary.save()
+		}
+	}
+	return s
+}
+
+// load takes the meter's part of a state back.
+func (mt *meter) load(s *meterState) error {
+	fits := func(b []float64) bool { return len(b) == 0 || (len(s.Bounds) > 0 && len(b) == len(s.Bounds)+1) }
+	tallies := []*tallyState{s.Stable, s.Canary, s.Baseline}
+	if s.Ring != nil {
+		tallies = append(append(tallies, s.Ring.Stable[:]...), s.Ring.Canary[:]...)
+	}
+	wrong := func(t *tallyState) bool { return t != nil && (!fits(t.Buckets) || t.N < 0 || t.X < 0) }
+	if slices.ContainsFunc(tallies, wrong) || !fits(s.Before) || !fits(s.Now) || s.Polls < 0 {
+		return errors.New("its numbers do not fit together")
+	}
+	if (s.Ring != nil) != (mt.ring != nil) {
+		return errors.New("it is of another freeze_when")
+	}
+	mt.bounds, mt.events = s.Bounds, s.Events
+	mt.stable, mt.canary, mt.baseline = s.Stable.load(), s.Canary.load(), s.Baseline.load()
+	mt.reference = reference{before: s.Before, now: s.Now, polls: s.Polls}
+	mt.varStable, mt.varCanary = loadVariance(s.VarStable), loadVariance(s.VarCanary)
+	if mt.ring == nil {
+		return nil
+	}
+	if s.Ring.Next < 0 || s.Ring.Next >= freezePolls {
+		return errors.New("its last polls are out of range")
+	}
+	mt.ring.next = s.Ring.Next
+	for i := range mt.ring.polls {
+		mt.ring.polls[i] = arms{stable: s.Ring.Stable[i].load(), canary: s.Ring.Canary[i].load()}
+	}
+	return nil
+}
+
+func (t *tally) save() *tallyState {
+	if t.n == 0 && t.x == 0 && len(t.buckets) == 0 && !t.known {
+		return nil
+	}
+	s := &tallyState{N: t.n, X: t.x, Buckets: t.buckets}
+	if t.known {
+		value := t.value
+		s.Value = &value
+	}
+	return s
+}
+
+func (s *tallyState) load() tally {
+	if s == nil {
+		return tally{}
+	}
+	t := tally{n: s.N, x: s.X, buckets: s.Buckets}
+	if s.Value != nil {
+		t.value, t.known = *s.Value, true
+	}
+	return t
+}
+
+func (v variance) save() *[5]float64 {
+	if v == (variance{}) {
+		return nil
+	}
+	return &[5]float64{v.sum, v.terms, v.lastN, v.lastAvg, v.n}
+}
+
+func loadVariance(s *[5]float64) variance {
+	if s == nil {
+		return variance{}
+	}
+	return variance{sum: s[0], terms: s[1], lastN: s[2], lastAvg: s[3], n: s[4]}
+}
