@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"time"
@@ -48,7 +47,12 @@ func CheckSpec(spec rollout.Spec) error {
 }
 
 // checkSpec reports everything that is wrong with spec.
-func checkSpec(spec rollout.Spec, r report) {
+func checkSpec(spec rollout.Spec, tell report) {
+	fine := true
+	r := report(func(path, format string, args ...any) {
+		fine = false
+		tell(path, format, args...)
+	})
 	checkNames(spec, r)
 	checkOneOf(spec.Criticality, "criticality", r, rollout.Standard, rollout.Conversational, rollout.SafetyCritical)
 	checkTraffic(spec, r.under("traffic"))
@@ -57,6 +61,9 @@ func checkSpec(spec rollout.Spec, r report) {
 	checkStages(spec.Stages, r)
 	checkNotify(spec.Notify, r.under("notify"))
 	checkChecks(spec, r)
+	if fine {
+		checkTogether(spec, tell)
+	}
 }
 
 func checkNames(spec rollout.Spec, r report) {
@@ -150,8 +157,8 @@ func checkAnalysis(a rollout.Analysis, r report) {
 	if !(a.Beta >= 1e-6 && a.Beta <= 0.5) {
 		r("beta", "%v, want a chance from 0.000001 to 0.5, such as 0.05", a.Beta)
 	}
-	if !(a.Floor >= 0 && a.Floor <= 1) {
-		r("floor", "%v, want a share from 0 to 1, such as 0.001", a.Floor)
+	if !(a.Floor >= 0 && a.Floor < 1) {
+		r("floor", "%v, want a share from 0 to less than 1, such as 0.001", a.Floor)
 	}
 }
 
@@ -224,12 +231,5 @@ func checkNotify(n rollout.Notify, r report) {
 	}
 	if n.Webhook != nil {
 		checkTarget(n.Webhook.Target, "webhook.target", r)
-	}
-}
-
-// checkCriterion wants a limit that a number can be held against.
-func checkCriterion(limit *float64, path string, r report) {
-	if limit != nil && (math.IsNaN(*limit) || *limit < 0 || *limit > 1e9) {
-		r(path, "%v, want a number from 0 to 1000000000", *limit)
 	}
 }
