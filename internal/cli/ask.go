@@ -86,7 +86,7 @@ func (a *app) ask(ctx context.Context, w wish, arg string, ask rollout.Ask) erro
 	case errors.As(err, &refusal) && refusal.Type() == endedMeanwhile, notFound(err):
 		return s.askedTooLate(ctx, what, agent)
 	case errors.As(err, &refusal):
-		return fmt.Errorf("%s: %s", what, refusal.Message())
+		return fmt.Errorf("%s: %s", what, clean(refusal.Message()))
 	case !w.durable && noAnswer(err):
 		return fmt.Errorf("%s: no worker answered within %s; start one and ask again", what, answerLimit)
 	case !w.durable:
@@ -133,7 +133,7 @@ func brief(st rollout.Status) string {
 	if st.Phase.Terminal() {
 		out = Outcome(st)
 	}
-	return out
+	return clean(out)
 }
 
 // update asks through an update: a refusal comes back, and so does the status afterwards.

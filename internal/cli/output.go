@@ -24,12 +24,9 @@ func (a *app) emit(value any, table func()) error {
 
 // encode is a value as indented JSON or as YAML with the same keys in the same order.
 func encode(value any, form string) ([]byte, error) {
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode the output: %w", err)
-	}
-	if form != "yaml" {
-		return append(text, '\n'), nil
+	text, err := encodeJSON(value, "  ")
+	if err != nil || form != "yaml" {
+		return text, err
 	}
 	// JSON is YAML, so the tree of the one, without its flow style and quotes, is the other.
 	var tree yaml.Node
@@ -42,6 +39,18 @@ func encode(value any, form string) ([]byte, error) {
 	encoder.SetIndent(2)
 	if err := encoder.Encode(&tree); err != nil {
 		return nil, fmt.Errorf("turn the output into YAML: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// encodeJSON is a value as JSON with a newline at its end; checks keep their < and >. Without indentation it is one line.
+func encodeJSON(value any, indentation string) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", indentation)
+	if err := encoder.Encode(value); err != nil {
+		return nil, fmt.Errorf("encode the output: %w", err)
 	}
 	return out.Bytes(), nil
 }

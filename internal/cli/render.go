@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func (s Screen) progress(v View) []string {
 	st := v.Status
 	lines := []string{s.labeled("stage", plain, stageOf(st))}
 	lines = append(lines, s.meter("weight", cyan, st.Weight.Fraction(), st.Weight.String()))
-	if st.Phase == rollout.Observing || st.Phase == rollout.AwaitingApproval {
+	if st.Stages > 0 && (st.Phase == rollout.Observing || st.Phase == rollout.AwaitingApproval) { // without stages it is only what Temporal remembers
 		if st.Duration > 0 {
 			text := fmt.Sprintf("%s of %s", span(min(st.Observed, st.Duration).Std()), span(st.Duration.Std()))
 			lines = append(lines, s.meter("observed", cyan, float64(st.Observed)/float64(st.Duration), text))
@@ -132,8 +133,12 @@ func (s Screen) requests(st rollout.Status) string {
 }
 
 func stageOf(st rollout.Status) string {
-	if st.Stages == 0 {
+	switch {
+	case st.Stages > 0:
+	case st.Stage == "":
 		return absent
+	default:
+		return st.Stage
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d/%d %s", st.StageIndex+1, st.Stages, st.Stage))
 }
@@ -199,23 +204,26 @@ func after(reason string) string {
 	return " (" + reason + ")"
 }
 
-// sparklines draws the weight of evidence and the error rates over time.
+// sparklines draws the weight of evidence, on a logarithmic scale, and the error rates of both versions, on one scale.
 func (s Screen) sparklines(v View) []string {
 	if len(v.Series) < 2 {
 		return nil
 	}
 	evidence := make([]float64, len(v.Series))
 	for i, p := range v.Series {
-		evidence[i] = p.EValue
+		evidence[i] = math.Log1p(max(0, p.EValue))
 	}
 	var lines []string
-	if slices.Max(evidence) > 0 {
-		lines = append(lines, s.sparkline("e-value", evidence, number(evidence[len(evidence)-1])))
+	if top := slices.Max(evidence); top > 0 {
+		lines = append(lines, s.sparkline("e-value", evidence, top, number(v.Series[len(v.Series)-1].EValue)))
 	}
+	rates := [2][]float64{valuesOf(v.Series, "error_rate", 0), valuesOf(v.Series, "error_rate", 1)}
+	if len(rates[0]) < 2 {
+		return lines
+	}
+	top := max(slices.Max(rates[0]), slices.Max(rates[1]))
 	for arm, name := range []string{v.Status.Stable, v.Status.Canary} {
-		if rates := valuesOf(v.Series, "error_rate", arm); len(rates) > 1 {
-			lines = append(lines, s.sparkline("error_rate", rates, percent(rates[len(rates)-1])+" "+name))
-		}
+		lines = append(lines, s.sparkline("error_rate", rates[arm], top, percent(rates[arm][len(rates[arm])-1])+" "+name))
 	}
 	return lines
 }
@@ -230,11 +238,11 @@ func valuesOf(series []rollout.Point, metric string, arm int) []float64 {
 	return out
 }
 
-func (s Screen) sparkline(label string, values []float64, text string) string {
+func (s Screen) sparkline(label string, values []float64, top float64, text string) string {
 	w := labelWidth + 2
 	room := s.columns() - w - width(text) - 2
 	if room < 5 {
 		return s.paint(dim, pad(label, w)) + cut(text, s.columns()-w)
 	}
-	return s.paint(dim, pad(label, w)) + s.paint(cyan, spark(values, 0, min(60, room))) + "  " + text
+	return s.paint(dim, pad(label, w)) + s.paint(cyan, spark(values, top, min(60, room))) + "  " + text
 }

@@ -35,27 +35,30 @@ func verdictInk(v rollout.Verdict) ink {
 
 // Evidence draws each check with both versions' numbers: as a table where the screen is wide enough, else as two lines a check.
 func (s Screen) Evidence(evidence []rollout.Evidence, stable, canary string) []string {
-	rows := [][]string{{" ", "check", stable, canary, "change", "limit", "e-value", "asked by"}}
+	rows := [][]string{{" ", "check", stable, canary, "change", "limit", "e-value", "asked by", "note"}}
 	inks := []ink{dim}
 	for _, e := range evidence {
 		rows = append(rows, []string{
 			mark(e.Verdict), subject(e), estimate(e.Metric, e.Stable), estimate(e.Metric, e.Canary),
-			change(e.Change), limit(e), optional(e.EValue), e.Role,
+			change(e.Change), limit(e), optional(e.EValue), e.Role, noteOf(e),
 		})
 		inks = append(inks, verdictInk(e.Verdict))
 	}
-	lines, fits := s.table(rows, inks)
-	if !fits {
-		lines = s.stacked(evidence)
+	for _, columns := range [][]int{{0, 1, 2, 3, 4, 5, 6, 7, 8}, {0, 1, 2, 3, 4, 5, 6, 7}} {
+		if lines, fits := s.table(pick(rows, columns), inks); fits {
+			return lines
+		}
 	}
-	return lines
+	return s.stacked(evidence)
 }
 
 // table aligns rows in columns. The ink colours a row's first column, and all of the header. It does not fit when a line would be wider than the screen.
 func (s Screen) table(rows [][]string, inks []ink) (lines []string, fits bool) {
 	var widths []int
 	for _, row := range rows {
-		for i, cell := range row {
+		for i := range row {
+			row[i] = clean(row[i])
+			cell := row[i]
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
@@ -108,6 +111,15 @@ func Figures(e rollout.Evidence) string {
 	if e.EValue != nil {
 		parts = append(parts, "e "+number(*e.EValue))
 	}
+	if note := noteOf(e); note != "" {
+		parts = append(parts, note)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// noteOf is what a piece of evidence says beside its numbers.
+func noteOf(e rollout.Evidence) string {
+	var parts []string
 	if e.Needed != nil && *e.Needed > 0 {
 		parts = append(parts, number(*e.Needed)+" more requests needed")
 	}

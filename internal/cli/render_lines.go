@@ -19,7 +19,7 @@ func decisionWords(d rollout.Decision) string {
 	if stage == "" {
 		stage = absent
 	}
-	return fmt.Sprintf("%s  %s  %s", pad(string(d.Kind), 14), pad(stage, 10), pad(d.Weight.String(), 5))
+	return fmt.Sprintf("%s  %s  %s", pad(clean(string(d.Kind)), 14), pad(clean(stage), 10), pad(d.Weight.String(), 5))
 }
 
 // reasonOf is a decision's reason. Most name who already; the table has a column for it anyway.
@@ -27,12 +27,17 @@ func reasonOf(d rollout.Decision) string {
 	if d.Reason == "" {
 		return string(d.Phase)
 	}
-	return d.Reason
+	return clean(d.Reason)
 }
 
 // FormatEvidence is a piece of evidence in one line: verdict, check and figures.
 func FormatEvidence(e rollout.Evidence) string {
-	return fmt.Sprintf("%s %s %s: %s", mark(e.Verdict), subject(e), limit(e), Figures(e))
+	return mark(e.Verdict) + " " + claim(e)
+}
+
+// claim is what a check demands and what was seen.
+func claim(e rollout.Evidence) string {
+	return clean(fmt.Sprintf("%s %s: %s", subject(e), limit(e), Figures(e)))
 }
 
 // Decision draws a decision for the timeline, with the evidence behind it for those that move the canary or take it back. The lines may be
@@ -40,7 +45,7 @@ func FormatEvidence(e rollout.Evidence) string {
 func (s Screen) Decision(d rollout.Decision) []string {
 	lines := []string{s.paint(dim, d.At.Format(time.TimeOnly)) + "  " + s.paint(decisionInk(d), decisionWords(d)) + "  " + reasonOf(d)}
 	for _, e := range telling(d) {
-		lines = append(lines, "          "+s.paint(verdictInk(e.Verdict), mark(e.Verdict))+FormatEvidence(e)[len(mark(e.Verdict)):])
+		lines = append(lines, "          "+s.paint(verdictInk(e.Verdict), mark(e.Verdict))+" "+claim(e))
 	}
 	return lines
 }
@@ -96,7 +101,7 @@ func Outcome(st rollout.Status) string {
 		rollout.Rejected:   "%s of %s was rejected before any traffic moved",
 	}[st.Phase]
 	if what == "" {
-		return fmt.Sprintf("%s of %s stopped in phase %s", st.Canary, st.Agent, st.Phase)
+		return clean(fmt.Sprintf("%s of %s stopped in phase %s", st.Canary, st.Agent, st.Phase))
 	}
 	out := fmt.Sprintf(what, st.Canary, st.Agent)
 	if !st.Started.IsZero() && !st.Ended.IsZero() {
@@ -105,5 +110,5 @@ func Outcome(st rollout.Status) string {
 	if st.Reason != "" {
 		out += ": " + st.Reason
 	}
-	return out
+	return clean(out)
 }

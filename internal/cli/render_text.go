@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/aviary-rollouts/aviary/rollout"
@@ -33,13 +34,27 @@ func (s Screen) paint(i ink, text string) string {
 // width is the number of columns of a text without escapes. All of what is drawn here is one column a rune.
 func width(text string) int { return utf8.RuneCountInString(text) }
 
+// clean takes out what would steer a terminal: what people and other systems write (reasons, names, notes) is shown, not obeyed.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r) || unicode.Is(unicode.Cf, r):
+			return -1
+		}
+		return r
+	}, text)
+}
+
 // pad fills text with spaces up to w columns.
 func pad(text string, w int) string {
 	return text + strings.Repeat(" ", max(0, w-width(text)))
 }
 
-// cut shortens text to w columns, with an ellipsis where something is missing.
+// cut cleans text and shortens it to w columns, with an ellipsis where something is missing.
 func cut(text string, w int) string {
+	text = clean(text)
 	if w <= 0 {
 		return ""
 	}
@@ -49,11 +64,11 @@ func cut(text string, w int) string {
 	return string([]rune(text)[:w-1]) + "…"
 }
 
-// wrap breaks text at spaces into lines of at most w columns; a longer word is cut.
+// wrap cleans text and breaks it at spaces into lines of at most w columns; a longer word is cut.
 func wrap(text string, w int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Fields(clean(text)) {
 		word = cut(word, w)
 		switch {
 		case line == "":
@@ -89,22 +104,15 @@ func bar(share float64, w int) string {
 
 var sparks = []rune("▁▂▃▄▅▆▇█")
 
-// spark draws values, oldest first, in at most w columns; the greatest of those that share a column is shown. The lowest
-// mark stands for least or below. It is empty without values.
-func spark(values []float64, least float64, w int) string {
+// spark draws values from 0 to top, oldest first, in at most w columns; the greatest of those that share a column is shown. What is
+// above top is drawn as top. It is empty without values.
+func spark(values []float64, top float64, w int) string {
 	values = squeeze(values, w)
-	if len(values) == 0 {
-		return ""
-	}
-	top := least
-	for _, v := range values {
-		top = max(top, v)
-	}
 	out := make([]rune, len(values))
 	for i, v := range values {
 		level := 0
-		if top > least {
-			level = int((v - least) / (top - least) * float64(len(sparks)-1))
+		if top > 0 {
+			level = int(math.Round(v / top * float64(len(sparks)-1)))
 		}
 		out[i] = sparks[min(max(0, level), len(sparks)-1)]
 	}

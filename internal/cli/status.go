@@ -65,10 +65,17 @@ func (s *session) view(ctx context.Context, agent string, l look) View {
 	if how := l.cutOff(); how != "" {
 		v.Notes = append(v.Notes, cutOffNote(how))
 	}
-	if err := s.query(ctx, workflows.WorkflowID(agent), l.RunID, workflows.QuerySeries, &v.Series); err != nil {
-		v.Series = nil
-	}
+	v.Series = s.series(ctx, agent, l)
 	return v
+}
+
+// series is what was measured so far. Without a worker's answer it is empty.
+func (s *session) series(ctx context.Context, agent string, l look) []rollout.Point {
+	var points []rollout.Point
+	if err := s.query(ctx, workflows.WorkflowID(agent), l.RunID, workflows.QuerySeries, &points); err != nil {
+		return nil
+	}
+	return append(points, l.Live...)
 }
 
 func cutOffNote(how string) string {

@@ -40,6 +40,8 @@ type look struct {
 	How    enumspb.WorkflowExecutionStatus // of the workflow itself
 	// Stale says why Status is not the workflow's own answer but only what Temporal keeps beside it. Empty: it is fresh.
 	Stale string
+	// Live is the series of the slice under way, which the workflow does not know yet.
+	Live []rollout.Point
 }
 
 // ended reports whether nothing more will happen.
@@ -91,6 +93,7 @@ func (s *session) lookAt(ctx context.Context, agent, runID string) (look, error)
 	err = s.query(ctx, id, l.RunID, workflows.QueryStatus, &l.Status)
 	switch {
 	case err == nil:
+		l.freshen(described.GetPendingActivities())
 		return l, nil
 	case ctx.Err() != nil:
 		return look{}, interrupted{}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -84,7 +83,7 @@ func (*blockViewer) series() bool { return true }
 
 func (b *blockViewer) show(s seen) error { return b.redraw(s, s.trouble) }
 
-func (b *blockViewer) end(s seen) error { return b.redraw(s, Outcome(s.look.Status)) }
+func (b *blockViewer) end(s seen) error { return b.redraw(s, "") }
 
 func (b *blockViewer) redraw(s seen, note string) error {
 	var out strings.Builder
@@ -123,15 +122,11 @@ func (v *valueViewer) show(s seen) error {
 	if s.Stale != "" || s.look.Status.Agent == "" {
 		return nil
 	}
-	line, err := json.Marshal(s.look.Status)
-	if err != nil {
-		return fmt.Errorf("encode the status: %w", err)
+	text, err := encodeJSON(s.look.Status, "")
+	if err != nil || string(text) == v.before {
+		return err
 	}
-	if string(line) == v.before {
-		return nil
-	}
-	v.before = string(line)
-	text := append(line, '\n')
+	v.before = string(text)
 	if v.output == "yaml" {
 		if text, err = encode(s.look.Status, "yaml"); err != nil {
 			return err

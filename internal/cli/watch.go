@@ -104,6 +104,7 @@ func pace(st rollout.Status) time.Duration {
 
 // see looks once. Once a rollout has been seen, Temporal's silence is only noted: a server may come back.
 func (s *session) see(ctx context.Context, w *watched, series bool) (seen, error) {
+	began := s.clock.Now()
 	l, err := s.look(ctx, w.agent)
 	if err == nil && w.owner != "" && l.Status.Owner != "" && l.Status.Owner != w.owner {
 		l, err = s.lookAt(ctx, w.agent, w.runID) // the agent has another rollout now, so this one has ended
@@ -119,7 +120,7 @@ func (s *session) see(ctx context.Context, w *watched, series bool) (seen, error
 	if w.owner == "" {
 		w.owner = l.Status.Owner
 	}
-	trouble := s.silence(ctx, w, l)
+	trouble := s.silence(ctx, w, l, began)
 	if l.Stale != "" && w.fresh.RunID != "" {
 		l.Status = w.fresh.Status // more than Temporal keeps
 	}
@@ -128,9 +129,8 @@ func (s *session) see(ctx context.Context, w *watched, series bool) (seen, error
 		return now, nil
 	}
 	w.fresh = l
-	id := workflows.WorkflowID(w.agent)
-	if series && s.query(ctx, id, l.RunID, workflows.QuerySeries, &now.Series) != nil {
-		now.Series = nil
+	if series {
+		now.Series = s.series(ctx, w.agent, l)
 	}
 	now.fresh = s.news(ctx, w, l)
 	return now, nil
@@ -170,13 +170,13 @@ func same(a, b rollout.Decision) bool {
 const patience = 2 * time.Second
 
 // silence says why nobody answers for a rollout, after some patience. Empty: somebody does, or it is too early to tell.
-func (s *session) silence(ctx context.Context, w *watched, l look) string {
+func (s *session) silence(ctx context.Context, w *watched, l look, began time.Time) string {
 	if l.Stale == "" {
 		w.silent, w.trouble = time.Time{}, ""
 		return ""
 	}
 	if w.silent.IsZero() {
-		w.silent = s.clock.Now()
+		w.silent = began
 	}
 	if w.trouble != "" || s.clock.Now().Sub(w.silent) < patience {
 		return w.trouble
