@@ -89,9 +89,6 @@ func sentence(report analysis.Report, config analysis.Config) string {
 	if relative(f) {
 		fmt.Fprintf(&b, " (%+.0f%%)", 100*f.Change)
 	}
-	if f.Note != "" {
-		b.WriteString(", " + f.Note)
-	}
 	if !f.Safety {
 		b.WriteString(combined(report, config))
 	}

@@ -123,7 +123,7 @@ func (a *Activities) validateOwner(ctx context.Context, seen traffic.Observed) e
 	}
 	open, err := a.open(ctx, workflowID, firstRun)
 	if err != nil {
-		return fmt.Errorf("look up who holds %s: %w", seen.Agent, err)
+		return retry(rollout.ErrDriver, fmt.Errorf("look up who holds %s: %w", seen.Agent, err), 0)
 	}
 	if open {
 		return invalid("%s is in a rollout already: %s", seen.Agent, workflowID)
