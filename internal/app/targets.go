@@ -28,7 +28,7 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 		var err error
 		switch t.Driver {
 		case "router":
-			d, err = routertraffic.New(t.Gateways, t.Token.Reveal(), client(t.Timeout))
+			d, err = routertraffic.New(t.Gateways, t.Token.Reveal(), httpClient(t.Timeout))
 		default:
 			err = fmt.Errorf("unknown driver %q, known is router", t.Driver)
 		}
@@ -51,7 +51,7 @@ func providers(targets map[string]config.MetricsTarget) (map[string]activities.T
 		var err error
 		switch t.Provider {
 		case "router":
-			p, err = routermetrics.New(t.Gateways, t.Token.Reveal(), client(t.Timeout))
+			p, err = routermetrics.New(t.Gateways, t.Token.Reveal(), httpClient(t.Timeout))
 		case "prometheus":
 			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout})
 		default:
@@ -92,8 +92,8 @@ func notifiers(targets map[string]config.NotifyTarget, log *slog.Logger) (activi
 	return out, nil
 }
 
-// client is an HTTP client with a timeout of its own, or nil for the driver's.
-func client(timeout time.Duration) *http.Client {
+// httpClient is an HTTP client with a timeout of its own, or nil for the driver's.
+func httpClient(timeout time.Duration) *http.Client {
 	if timeout == 0 {
 		return nil
 	}
