@@ -38,7 +38,7 @@ func TestCommands(t *testing.T) {
 		{"version", nil, "version", 0, []string{"v0.0.0-test"}, nil},
 		{"version as JSON", nil, "version -o json", 0, []string{`"version": "v0.0.0-test"`}, nil},
 		{"completion", nil, "completion bash", 0, []string{"starter"}, nil},
-		{"typo", nil, "strat", 2, nil, []string{`unknown command "strat"`, "Did you mean", "start"}},
+		{"typo", nil, "statu", 2, nil, []string{`unknown command "statu"`, "Did you mean", "status"}},
 		{"unknown flag", nil, "status x --frob", 2, nil, []string{"unknown flag: --frob", "--help"}},
 		{"no agent", nil, "abort", 2, nil, []string{"want one AGENT"}},
 		{"bad agent", nil, "status Support", 2, nil, []string{`agent "Support"`, rollout.NamePattern}},

@@ -81,11 +81,11 @@ type blockViewer struct {
 
 func (*blockViewer) series() bool { return true }
 
-func (b *blockViewer) show(s seen) error { return b.redraw(s, s.trouble) }
+func (b *blockViewer) show(s seen) error { return b.redraw(s, false) }
 
-func (b *blockViewer) end(s seen) error { return b.redraw(s, "") }
+func (b *blockViewer) end(s seen) error { return b.redraw(s, true) }
 
-func (b *blockViewer) redraw(s seen, note string) error {
+func (b *blockViewer) redraw(s seen, last bool) error {
 	var out strings.Builder
 	if b.drawn > 0 {
 		fmt.Fprintf(&out, "\x1b[%dA\r\x1b[J", b.drawn)
@@ -97,11 +97,11 @@ func (b *blockViewer) redraw(s seen, note string) error {
 			out.WriteString(line + "\n")
 		}
 	}
-	if note != "" {
-		s.Notes = append(s.Notes, note)
+	if s.trouble != "" {
+		s.Notes = append(s.Notes, s.trouble)
 	}
 	lines := strings.SplitAfter(strings.TrimSuffix(screen.Status(s.View), "\n"), "\n")
-	if _, rows, _ := b.Terminal(); rows > 1 && len(lines) > rows-1 {
+	if _, rows, _ := b.Terminal(); !last && rows > 1 && len(lines) > rows-1 {
 		lines = lines[:rows-1] // a block higher than the screen could not be drawn over
 	}
 	out.WriteString(strings.TrimSuffix(strings.Join(lines, ""), "\n") + "\n")

@@ -186,7 +186,7 @@ func (s *session) silence(ctx context.Context, w *watched, l look, began time.Ti
 	case err != nil:
 		w.trouble = l.Stale
 	case polls:
-		w.trouble = fmt.Sprintf("workers poll task queue %s, but none answers for this rollout: look at their logs", l.Queue)
+		w.trouble = fmt.Sprintf("a worker polled task queue %s lately, but none answers for this rollout: does it still run? Its log says more", l.Queue)
 	default:
 		w.trouble = withoutWorker(l.Queue)
 	}

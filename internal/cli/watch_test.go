@@ -82,7 +82,7 @@ func TestWatchSaysThatNobodyAnswers(t *testing.T) {
 		want   string
 	}{
 		{"no worker", time.Time{}, "no worker polls task queue aviary"},
-		{"a stuck worker", noon, "none answers for this rollout: look at their logs"},
+		{"a stuck worker", noon, "none answers for this rollout: does it still run?"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -160,6 +160,9 @@ func TestWatchOnATerminal(t *testing.T) {
 			}
 			has(t, "the first block", blocks[0], "2/4 half")
 			has(t, "the last block", blocks[2], "promoted")
+			if got := strings.Count(blocks[2], "\n"); got <= 12 {
+				t.Errorf("the last block is cut to %d lines", got)
+			}
 		})
 	}
 }
