@@ -13,7 +13,7 @@ func (o *observer) judge(report analysis.Report) (rollout.Finding, string) {
 	switch frozen, _ := o.frozen(); {
 	case report.Safety:
 		return rollout.FoundSafety, sentence(report, o.config)
-	case o.request.Tolerate:
+	case o.request.Tolerate, !o.caughtUp:
 		return "", ""
 	case report.Verdict == analysis.Violated:
 		return rollout.FoundViolation, sentence(report, o.config)

@@ -160,7 +160,11 @@ func (o *observer) poll(ctx context.Context) {
 	request := metrics.Request{
 		Agent: o.request.Spec.Agent, Stable: o.request.Spec.Stable, Canary: o.request.Spec.Canary, Metrics: o.wanted, Cursor: p.Source,
 	}
-	samples, err := within(ctx, sampleLimit, func(ctx context.Context) (metrics.Samples, error) { return o.provider.Sample(ctx, request) })
+	limit := sampleLimit
+	if lease := o.request.Route.Lease.Std(); lease > 0 { // a source that hangs must not let the lease run out
+		limit = min(limit, max(time.Second, lease/3))
+	}
+	samples, err := within(ctx, limit, func(ctx context.Context) (metrics.Samples, error) { return o.provider.Sample(ctx, request) })
 	quiet := watched(p.Ticked, o.now, o.interval())
 	if o.answered = err == nil; !o.answered {
 		if ctx.Err() == nil {
@@ -324,6 +328,9 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 		Finding: finding, Reason: reason, Observed: s.Observed, Requests: s.Requests, Polls: s.Polls, Series: s.Series,
 		Verdict: rollout.Verdict(report.Verdict), Gate: rollout.Verdict(report.Gate), Evidence: evidence(report), Blame: report.Blame,
 		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack,
+	}
+	if !o.caughtUp { // the statistics are still of the stage before
+		out.Verdict, out.Gate, out.Evidence, out.Blame = rollout.NoData, rollout.NoData, nil, ""
 	}
 	if !o.save() {
 		return out, invalid("the statistics of this slice can't be written down")

@@ -30,7 +30,7 @@ aviary_canary_weight{agent="support-agent"} 0.05
 aviary_phase{agent="support-agent",phase="observing"} 1
 # HELP aviary_poll_age_seconds Time since the metrics source last answered for this agent.
 # TYPE aviary_poll_age_seconds gauge
-aviary_poll_age_seconds{agent="support-agent"} 70
+aviary_poll_age_seconds{agent="support-agent"} 35
 `
 
 // TestOwnMetrics: what is told of an agent is told while it is watched, and gone afterwards.
@@ -38,30 +38,28 @@ func TestOwnMetrics(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
 	w, r := newWorld(), request()
-	r.SourceDown, r.Spec.Metrics.NoDataTimeout = "timeout", 0
 	w.source = func(since time.Duration) error {
-		if since > time.Minute && since < 4*time.Minute {
+		if since > time.Minute {
 			return errors.New("connection refused")
 		}
 		return nil
 	}
-	r.Slice, r.Gate = rollout.Duration(2*time.Minute), false
 	agents := []string{"aviary_canary_weight", "aviary_phase", "aviary_poll_age_seconds"}
+	looked := false
 	w.onWait = func(since time.Duration) {
-		if since == 50*time.Second {
-			r.SourceDown = ""
-		}
-		if since == 2*time.Minute {
+		if since == 95*time.Second {
+			looked = true
 			gather(t, registry, watchedNow, agents...)
 		}
 	}
 	config := w.config()
 	config.Registerer = registry
-	config.Clock = w
-	r.SourceDown = ""
 	var got rollout.ObserveResult
 	if err := (&attempt{name: "Observe"}).run(t, config, r, &got); err != nil {
 		t.Fatal(err)
+	}
+	if !looked || got.Finding != rollout.FoundSource {
+		t.Errorf("looked %t, found %s", looked, got.Finding)
 	}
 	gather(t, registry, "", agents...)
 	gather(t, registry, `
