@@ -33,7 +33,8 @@ func (e *Engine) compare(a *asked) comparison {
 		c.why = "the canary has reported none in this stage"
 		return c
 	case a.Check.Change == "":
-		c.value, c.holds = c.canary.value, a.Check.Op.holds(c.canary.value, a.Check.Limit)
+		c.value = snap(c.canary.value, a.Check.Limit)
+		c.holds = a.Check.Op.holds(c.value, a.Check.Limit)
 	case !c.stable.ok:
 		c.why = "there are none of stable to compare with"
 		return c
@@ -41,7 +42,7 @@ func (e *Engine) compare(a *asked) comparison {
 		c.why = "stable's is above all buckets of the histogram"
 		return c
 	default:
-		c.change = relative(c.stable.value, c.canary.value, a.Check.rises(m))
+		c.change = snap(relative(c.stable.value, c.canary.value, a.Check.rises(m)), a.Check.Limit)
 		c.value, c.holds = c.change, e.within(a, c)
 	}
 	// What is only known to be at least so much decides where it is too much, or enough, already.
@@ -106,4 +107,12 @@ func relative(stable, canary float64, rises bool) float64 {
 		return 0
 	}
 	return d / math.Abs(stable) // ±Inf from 0
+}
+
+// snap is the limit where x differs from it by rounding only: 0.15 is 50 % above 0.10, as people write it, and not a bit less.
+func snap(x, limit float64) float64 {
+	if math.Abs(x-limit) <= 1e-12*max(1, math.Abs(limit)) {
+		return limit
+	}
+	return x
 }

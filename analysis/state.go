@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 const stateVersion = 1
@@ -21,13 +22,14 @@ type state struct {
 	Requests [2]float64             `json:"requests"` // stable, canary
 	Frozen   bool                   `json:"frozen,omitempty"`
 	Ignored  int64                  `json:"ignored,omitempty"`
+	Bounds   []floats               `json:"bounds,omitempty"` // of histograms, each once
 	Metrics  map[string]*meterState `json:"metrics"`
 	Tests    map[string]*testState  `json:"tests,omitempty"`
 	Streaks  map[string]int         `json:"streaks,omitempty"` // by check
 }
 
 type meterState struct {
-	Bounds    floats      `json:"bounds,omitempty"`
+	Bounds    int         `json:"bounds,omitempty"` // which of the state's, from 1; 0 for none
 	Stable    *tallyState `json:"stable,omitempty"`
 	Canary    *tallyState `json:"canary,omitempty"`
 	Baseline  *tallyState `json:"baseline,omitempty"`
@@ -97,37 +99,38 @@ func (f *floats) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// counts are a histogram's buckets, written without the empty ones: [length, index, count, index, count, …].
+// counts are a histogram's buckets. Whole numbers, as they should be, are written as the base64 of their varints, others as floats.
 type counts []float64
 
-// MarshalJSON leaves out empty buckets.
+// MarshalJSON writes a string of whole numbers, or [floats].
 func (c counts) MarshalJSON() ([]byte, error) {
-	out := []float64{float64(len(c))}
-	for i, x := range c {
-		if x != 0 {
-			out = append(out, float64(i), x)
+	b := make([]byte, 0, 2*len(c))
+	for _, x := range c {
+		if x != math.Trunc(x) || !countable(x) {
+			return json.Marshal([]floats{floats(c)})
 		}
+		b = binary.AppendUvarint(b, uint64(x))
 	}
-	return json.Marshal(out)
+	return json.Marshal(b)
 }
 
-const mostBuckets = 10_000
-
-// UnmarshalJSON fills the empty buckets in.
+// UnmarshalJSON reads either.
 func (c *counts) UnmarshalJSON(text []byte) error {
-	var in []float64
-	if err := json.Unmarshal(text, &in); err != nil {
-		return err
-	}
-	if len(in)%2 != 1 || !(in[0] >= 0 && in[0] <= mostBuckets) {
-		return errors.New("these are no buckets")
-	}
-	*c = make(counts, int(in[0]))
-	for i := 1; i < len(in); i += 2 {
-		if !(in[i] >= 0 && in[i] < in[0]) || in[i+1] < 0 {
-			return errors.New("a bucket is not one of the histogram's")
+	var b []byte
+	if err := json.Unmarshal(text, &b); err != nil {
+		var all []floats
+		if err := json.Unmarshal(text, &all); err != nil || len(all) != 1 {
+			return errors.New("these are no buckets")
 		}
-		(*c)[int(in[i])] = in[i+1]
+		*c = counts(all[0])
+		return nil
+	}
+	for len(b) > 0 {
+		x, n := binary.Uvarint(b)
+		if n <= 0 {
+			return errors.New("a bucket is cut off")
+		}
+		*c, b = append(*c, float64(x)), b[n:]
 	}
 	return nil
 }
@@ -140,7 +143,9 @@ func (e *Engine) State() (json.RawMessage, error) {
 		Metrics: map[string]*meterState{}, Tests: map[string]*testState{}, Streaks: map[string]int{},
 	}
 	for _, mt := range e.meters {
-		s.Metrics[mt.metric.Name] = mt.save()
+		saved := mt.save()
+		saved.Bounds = s.keep(mt.bounds)
+		s.Metrics[mt.metric.Name] = saved
 	}
 	for _, t := range e.tests {
 		saved := &testState{Worse: t.worse.save(), Proven: t.proven}
@@ -160,6 +165,20 @@ func (e *Engine) State() (json.RawMessage, error) {
 		return nil, fmt.Errorf("write the state of the analysis: %w", err)
 	}
 	return out, nil
+}
+
+// keep is which of the state's bounds these are, from 1; 0 for none.
+func (s *state) keep(bounds []float64) int {
+	if len(bounds) == 0 {
+		return 0
+	}
+	for i, b := range s.Bounds {
+		if sameBounds(b, bounds) {
+			return i + 1
+		}
+	}
+	s.Bounds = append(s.Bounds, bounds)
+	return len(s.Bounds)
 }
 
 // key tells the checks apart.
@@ -212,6 +231,12 @@ func (e *Engine) restoreParts(s state) error {
 		saved := s.Metrics[mt.metric.Name]
 		if saved == nil {
 			return fmt.Errorf("it has no metric %s: it is of another rollout", mt.metric.Name)
+		}
+		if saved.Bounds < 0 || saved.Bounds > len(s.Bounds) {
+			return fmt.Errorf("metric %s: its bounds are not there", mt.metric.Name)
+		}
+		if saved.Bounds > 0 {
+			mt.bounds = slices.Clone(s.Bounds[saved.Bounds-1])
 		}
 		if err := mt.load(saved); err != nil {
 			return fmt.Errorf("metric %s: %w", mt.metric.Name, err)

@@ -8,7 +8,7 @@ import (
 // save is the meter's part of the state.
 func (mt *meter) save() *meterState {
 	s := &meterState{
-		Bounds: mt.bounds, Events: mt.events,
+		Events: mt.events,
 		Stable: mt.stable.save(), Canary: mt.canary.save(), Baseline: mt.baseline.save(),
 		Before: mt.reference.before, Now: mt.reference.now, Polls: mt.reference.polls,
 		VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
@@ -22,9 +22,9 @@ func (mt *meter) save() *meterState {
 	return s
 }
 
-// load takes the meter's part of a state back.
+// load takes the meter's part of a state back, after its bounds.
 func (mt *meter) load(s *meterState) error {
-	fits := func(b []float64) bool { return len(b) == 0 || (len(s.Bounds) > 0 && len(b) == len(s.Bounds)+1) }
+	fits := func(b []float64) bool { return len(b) == 0 || (len(mt.bounds) > 0 && len(b) == len(mt.bounds)+1) }
 	tallies := []*tallyState{s.Stable, s.Canary, s.Baseline}
 	if s.Ring != nil {
 		tallies = append(append(tallies, s.Ring.Stable[:]...), s.Ring.Canary[:]...)
@@ -36,7 +36,7 @@ func (mt *meter) load(s *meterState) error {
 	if (s.Ring != nil) != (mt.ring != nil) {
 		return errors.New("it is of another freeze_when")
 	}
-	mt.bounds, mt.events = s.Bounds, s.Events
+	mt.events = s.Events
 	mt.stable, mt.canary, mt.baseline = s.Stable.load(), s.Canary.load(), s.Baseline.load()
 	mt.reference = reference{before: s.Before, now: s.Now, polls: s.Polls}
 	mt.varStable, mt.varCanary = loadVariance(s.VarStable), loadVariance(s.VarCanary)
