@@ -193,12 +193,18 @@ func (s *source) askBefore(ctx context.Context, matchers string, c *cursor, w *w
 		return err
 	}
 	lives := map[life]bool{}
-	for _, series := range fresh {
-		first := int64(series.Values[0].Timestamp)
-		began := firstOf(history[targetOf(series.Metric)], first, w.at-maxHistory.Milliseconds())
-		lives[life{series.Metric["job"], series.Metric["instance"], began}] = true
-	}
 	w.before = map[hash]float64{}
+	for _, series := range fresh {
+		first := series.Values[0]
+		starts := history[targetOf(series.Metric)]
+		began := firstOf(starts, int64(first.Timestamp), w.at-maxHistory.Milliseconds())
+		lives[life{series.Metric["job"], series.Metric["instance"], began}] = true
+		if len(starts) > 0 && starts[0].Timestamp == first.Timestamp && float64(starts[0].Value)*1000 < float64(c.at-lookback.Milliseconds()) {
+			// An old process, and Prometheus has nothing earlier of its target: a new target, or a new Prometheus. Nobody
+			// knows when the process counted what it has.
+			w.before[seriesOf(series.Metric)] = float64(first.Value)
+		}
+	}
 	for l := range lives {
 		if l.began >= w.from {
 			continue // all of it is in the window

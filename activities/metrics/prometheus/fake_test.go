@@ -154,8 +154,7 @@ func (s *store) pick(matchers string, after, upTo int64, fn func(*stored, []samp
 		all = append(all, match{m[1], regexp.MustCompile("^(?:" + value + ")$")})
 		rest = rest[len(m[0]):]
 	}
-	for _, key := range slices.Sorted(mapKeys(s.series)) {
-		series := s.series[key]
+	for _, series := range s.series {
 		if slices.ContainsFunc(all, func(m match) bool { return !m.re.MatchString(string(series.labels[model.LabelName(m.label)])) }) {
 			continue
 		}
@@ -168,16 +167,6 @@ func (s *store) pick(matchers string, after, upTo int64, fn func(*stored, []samp
 		slices.SortStableFunc(in, func(a, b sample) int { return cmp.Compare(a.ts, b.ts) })
 		if len(in) > 0 {
 			fn(series, in)
-		}
-	}
-}
-
-func mapKeys(m map[string]*stored) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
 		}
 	}
 }

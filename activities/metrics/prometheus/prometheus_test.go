@@ -101,7 +101,7 @@ func (s *scraper) series(target model.Metric, name string, m *dto.Metric, ts int
 func newProvider(t *testing.T, st *store, now func() time.Time) *Provider {
 	t.Helper()
 	p, err := New(Settings{
-		URL: strings.Replace(st.url, "http://", "http://reader:hunter2@", 1), Token: "bearer-secret", Timeout: 500 * time.Millisecond, Now: now,
+		URL: strings.Replace(st.url, "http://", "http://reader:hunter2@", 1), Token: "bearer-secret", Timeout: 5 * time.Second, Now: now,
 	})
 	if err != nil {
 		t.Fatal(err)

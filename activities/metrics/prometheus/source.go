@@ -34,9 +34,8 @@ func newSource(s Settings) (*source, error) {
 	if h := httpx.Host(s.URL); !strings.HasPrefix(h, "http://") && !strings.HasPrefix(h, "https://") {
 		return nil, errors.New("prometheus: the address is no URL, want http://… or https://…")
 	}
-	client := httpx.NewClient(httpx.Settings{
-		Timeout: s.Timeout, MaxBody: s.MaxBody, Transport: &door{next: s.Transport, token: s.Token},
-	})
+	client := httpx.NewClient(httpx.Settings{Timeout: s.Timeout, MaxBody: s.MaxBody, Transport: s.Transport})
+	client.Transport = &door{next: client.Transport, token: s.Token}
 	c, err := api.NewClient(api.Config{Address: s.URL, Client: client})
 	if err != nil {
 		return nil, fmt.Errorf("prometheus: %w", httpx.Redact(err))
@@ -55,11 +54,7 @@ func (d *door) RoundTrip(req *http.Request) (*http.Response, error) {
 		req = req.Clone(req.Context())
 		req.Header.Set("Authorization", "Bearer "+d.token)
 	}
-	next := d.next
-	if next == nil {
-		next = http.DefaultTransport
-	}
-	resp, err := next.RoundTrip(req)
+	resp, err := d.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
