@@ -24,7 +24,7 @@ import (
 	"github.com/aviary-rollouts/aviary/router/api"
 )
 
-// callTimeout bounds one call to one gateway.
+// callTimeout bounds one call to one gateway unless the client says otherwise.
 const callTimeout = 3 * time.Second
 
 // maxBody bounds an answer of a gateway, in bytes.
@@ -47,7 +47,7 @@ type gateway struct {
 var _ metrics.Provider = (*Provider)(nil)
 
 // New is a Provider of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil;
-// its transport is used, with a timeout of 3 s a call. Errors: no gateway, one twice, or an address that is no URL.
+// without a timeout of its own it gets 3 s a call. Errors: no gateway, one twice, or an address that is no URL.
 func New(gateways []string, token string, client *http.Client) (*Provider, error) {
 	if len(gateways) == 0 {
 		return nil, errors.New("router metrics: no gateways, want at least one admin address")
@@ -55,9 +55,13 @@ func New(gateways []string, token string, client *http.Client) (*Provider, error
 	if client == nil {
 		client = httpx.NewClient(httpx.Settings{Timeout: callTimeout, MaxBody: maxBody})
 	}
+	timeout := callTimeout
+	if client.Timeout > 0 {
+		timeout = client.Timeout
+	}
 	p := &Provider{}
 	for _, g := range gateways {
-		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(callTimeout))
+		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(timeout))
 		if err != nil {
 			return nil, fmt.Errorf("router metrics: %w", err)
 		}

@@ -21,7 +21,7 @@ import (
 func source(t *testing.T) metricstest.Source {
 	t.Helper()
 	gateways := [2]*metricstest.Gateway{metricstest.NewGateway(t), metricstest.NewGateway(t)}
-	client := &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 300 * time.Millisecond}}
+	client := &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 2 * time.Second}}
 	p, err := provider.New([]string{gateways[0].URL, gateways[1].URL}, metricstest.Token, client)
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ import (
 // Settings of a Notifier.
 type Settings struct {
 	Token          string            // bot token; required
-	APIURL         string            // with a slash at its end; empty: Slack's own
+	APIURL         string            // empty: Slack's own
 	RequestTimeout time.Duration     // of one call to Slack; 0: 5 s
 	Timeout        time.Duration     // of one Notify, all calls together; 0: 20 s
 	Transport      http.RoundTripper // nil: the default
@@ -61,7 +61,7 @@ func New(s Settings) (*Notifier, error) {
 	}
 	client := httpx.NewClient(httpx.Settings{Timeout: s.RequestTimeout, MaxBody: 8 << 20, Transport: s.Transport})
 	return &Notifier{
-		api:      slack.New(s.Token, slack.OptionAPIURL(s.APIURL), slack.OptionHTTPClient(client)),
+		api:      slack.New(s.Token, slack.OptionAPIURL(strings.TrimSuffix(s.APIURL, "/")+"/"), slack.OptionHTTPClient(client)),
 		timeout:  s.Timeout,
 		channels: map[string]string{},
 	}, nil

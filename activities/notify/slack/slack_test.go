@@ -19,7 +19,7 @@ import (
 )
 
 func receiver(t *testing.T, w *workspace, channel string) notifytest.Receiver {
-	n, err := aviaryslack.New(aviaryslack.Settings{Token: token, APIURL: w.url, RequestTimeout: 500 * time.Millisecond})
+	n, err := aviaryslack.New(aviaryslack.Settings{Token: token, APIURL: w.url, RequestTimeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

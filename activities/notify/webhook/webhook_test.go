@@ -97,7 +97,7 @@ func (e *endpoint) keep(key string, body []byte) {
 }
 
 func receiver(t *testing.T, e *endpoint) notifytest.Receiver {
-	n, err := webhook.New(webhook.Settings{URL: e.url, Secret: secret, Timeout: 500 * time.Millisecond})
+	n, err := webhook.New(webhook.Settings{URL: e.url, Secret: secret, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/aviary-rollouts/aviary/router/api"
 )
 
-// callTimeout bounds one call to one replica, so that a hanging replica delays the answer of the others, and their restore,
-// by no more than this.
+// callTimeout bounds one call to one replica unless the client says otherwise. It is short: a replica that hangs keeps the
+// answer waiting, though not the others' routes.
 const callTimeout = 2 * time.Second
 
 // maxBody bounds an answer of a replica, in bytes.
@@ -27,6 +27,7 @@ const maxBody = 8 << 20
 // Driver sets and reads the routes of all replicas. It is safe for concurrent use.
 type Driver struct {
 	replicas []replica
+	timeout  time.Duration // of one call
 }
 
 type replica struct {
@@ -36,8 +37,8 @@ type replica struct {
 
 var _ traffic.Driver = (*Driver)(nil)
 
-// New is a driver of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil; its
-// transport is used, with a timeout of 2 s a call. Errors: no gateway, one twice, or an address that is no URL.
+// New is a driver of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil;
+// without a timeout of its own it gets 2 s a call. Errors: no gateway, one twice, or an address that is no URL.
 func New(gateways []string, token string, client *http.Client) (*Driver, error) {
 	if len(gateways) == 0 {
 		return nil, errors.New("router driver: no gateways, want at least one admin address")
@@ -45,9 +46,12 @@ func New(gateways []string, token string, client *http.Client) (*Driver, error) 
 	if client == nil {
 		client = httpx.NewClient(httpx.Settings{Timeout: callTimeout, MaxBody: maxBody})
 	}
-	d := &Driver{}
+	d := &Driver{timeout: callTimeout}
+	if client.Timeout > 0 {
+		d.timeout = client.Timeout
+	}
 	for _, g := range gateways {
-		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(callTimeout))
+		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(d.timeout))
 		if err != nil {
 			return nil, fmt.Errorf("router driver: %w", err)
 		}
@@ -107,8 +111,6 @@ func wire(r rollout.Route) api.Route {
 
 // apply sends want to one replica and asks it what it does now: not by the answer to the PUT, which a proxy may keep.
 func (r replica) apply(ctx context.Context, agent string, want api.Route) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
-	defer cancel()
 	if _, err := r.client.PutRoute(ctx, agent, want); err != nil {
 		return err
 	}
