@@ -73,7 +73,7 @@ func TestCommands(t *testing.T) {
 		{"abort too late", promoted, "abort support-agent", 1, nil, []string{"the rollout has ended: promoted"}},
 		{"abort of the terminated", terminated, "abort support-agent", 1, nil, []string{"closed as terminated"}},
 		{"abort of nobody", running, "abort other", 1, nil, []string{`no rollout of agent "other"`}},
-		{"watch the promoted", promoted, "watch support-agent", 0, []string{"v42 of support-agent was promoted after 50m: passed"}, nil},
+		{"watch the promoted", promoted, "watch support-agent", 0, []string{"passed\nv42 of support-agent was promoted after 50m\n"}, nil},
 		{"watch the terminated", terminated, "watch support-agent", 1, nil, []string{"did not end by itself", "terminated"}},
 		{"watch nobody", running, "watch other", 1, nil, []string{`no rollout of agent "other"`}},
 	} {

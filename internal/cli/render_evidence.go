@@ -117,13 +117,13 @@ func Figures(e rollout.Evidence) string {
 	return strings.Join(parts, ", ")
 }
 
-// noteOf is what a piece of evidence says beside its numbers.
+// noteOf is what a piece of evidence says beside its numbers. A note of numbers that are shown anyway is left to JSON and YAML.
 func noteOf(e rollout.Evidence) string {
 	var parts []string
 	if e.Needed != nil && *e.Needed > 0 {
 		parts = append(parts, number(*e.Needed)+" more requests needed")
 	}
-	if e.Note != "" {
+	if e.Note != "" && (e.Verdict == rollout.NoData || e.Canary.Estimate == nil) {
 		parts = append(parts, e.Note)
 	}
 	return strings.Join(parts, ", ")

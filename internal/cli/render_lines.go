@@ -91,8 +91,16 @@ func decisionInk(d rollout.Decision) ink {
 	return yellow
 }
 
-// Outcome is how a rollout ended, in one sentence.
+// Outcome is how a rollout ended and why, in one sentence.
 func Outcome(st rollout.Status) string {
+	if st.Reason == "" || !st.Phase.Terminal() {
+		return ending(st)
+	}
+	return ending(st) + ": " + clean(st.Reason)
+}
+
+// ending is how a rollout ended, without why.
+func ending(st rollout.Status) string {
 	what := map[rollout.Phase]string{
 		rollout.Promoted:   "%s of %s was promoted",
 		rollout.RolledBack: "%s of %s was rolled back",
@@ -106,9 +114,6 @@ func Outcome(st rollout.Status) string {
 	out := fmt.Sprintf(what, st.Canary, st.Agent)
 	if !st.Started.IsZero() && !st.Ended.IsZero() {
 		out += " after " + span(st.Ended.Sub(st.Started))
-	}
-	if st.Reason != "" {
-		out += ": " + st.Reason
 	}
 	return clean(out)
 }

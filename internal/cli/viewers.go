@@ -69,7 +69,11 @@ func (l *lineViewer) decisions(s seen) {
 
 func (l *lineViewer) end(s seen) error {
 	l.decisions(s)
-	l.say("%s", Outcome(s.look.Status))
+	if len(s.fresh) > 0 { // the last of them says why
+		l.say("%s", ending(s.look.Status))
+	} else {
+		l.say("%s", Outcome(s.look.Status))
+	}
 	return nil
 }
 

@@ -39,7 +39,7 @@ func TestStartAndFollow(t *testing.T) {
 		out        []string
 	}{
 		{"watch promoted", "--watch", rollout.Promoted, ExitDone, []string{"begins, 3 stages, at least 2h30m", "bring v42", "was promoted"}},
-		{"watch rolled back", "--watch", rollout.RolledBack, ExitTakenBack, []string{"was rolled back after 0s: because"}},
+		{"watch rolled back", "--watch", rollout.RolledBack, ExitTakenBack, []string{"because", "was rolled back after 0s\n"}},
 		{"wait aborted", "--wait", rollout.Aborted, ExitTakenBack, []string{"v42 of support-agent was aborted"}},
 		{"wait canceled", "--wait", rollout.Canceled, ExitTakenBack, []string{"was canceled"}},
 		{"wait rejected", "--wait", rollout.Rejected, ExitFailed, []string{"was rejected before any traffic moved"}},
