@@ -88,7 +88,7 @@ func (w *world) events(agentName string) map[enums.EventType]int {
 func TestTemporalRestartsOnItsFile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{behavior: perfect(), file: true})
-	w.start(long("support-agent", "duration: 6s"))
+	w.start(long("support-agent", "duration: 15s"))
 	w.watched("support-agent")
 	w.sendAll("support-agent", 200)
 	w.must(w.devstack.Stop())
