@@ -255,6 +255,28 @@ func TestQuantilesAreTested(t *testing.T) {
 	}
 }
 
+// Within a wide bucket nobody knows whether the canary is beyond 30 %, so that is no evidence.
+func TestCoarseBucketsAreNoEvidence(t *testing.T) {
+	t.Parallel()
+	cs := checks(t, RoleGuard, EveryStage, "p95_latency_increase < 0.30")
+	for _, tt := range []struct {
+		name   string
+		canary []float64
+		want   bool
+	}{{"the next bucket", []float64{0, 0, 100, 0, 0}, false}, {"the one after it", []float64{0, 0, 0, 100, 0}, true}} {
+		e := engine(t, settings(Sequential, cs...))
+		e.BeginStage(0, 1000)
+		for n := range 50 {
+			p := one(int64(n), 1000, "p95_latency", Sample{Bounds: []float64{0.5, 1, 2, 4}, Stable: Counts{Buckets: []float64{0, 900, 0, 0, 0}}, Canary: Counts{Buckets: tt.canary}})
+			p.Requests = Requests{Stable: 900, Canary: 100}
+			e.Observe(p)
+		}
+		if r := e.Evaluate(0, 1); (r.Verdict == Violated) != tt.want {
+			t.Errorf("%s: %s, violated is to be %t: %s", tt.name, r.Verdict, tt.want, r.Findings[0].Note)
+		}
+	}
+}
+
 func TestMeansAreTested(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

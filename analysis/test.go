@@ -3,6 +3,7 @@ package analysis
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // test is the sequential test of one null hypothesis: that a metric is within a limit. Checks with the same metric and limit share one.
@@ -147,23 +148,43 @@ func (t *test) factors(s Sample, within bool, logE, scratch []float64) bool {
 	return t.rate.factors(nc, xc, ns, xs, logE)
 }
 
-// events are the trials and the bad events of both versions. Of a quantile they are the observations beyond its threshold. A proof counts
-// the bucket that the threshold cuts against the canary, whole.
+// events are the trials and the bad events of both versions. Of a quantile they are the observations beyond its threshold. Within the
+// bucket that the threshold cuts they are interpolated; but a proof counts that bucket against the canary, whole, and where it is too wide
+// to interpolate, evidence counts it for the canary. Either keeps its null.
 func (t *test) events(s Sample, within bool, scratch []float64) (nc, xc, ns, xs float64, ok bool) {
 	if t.meter.metric.Kind != Quantile {
 		return s.Canary.N, t.bad(s.Canary), s.Stable.N, t.bad(s.Stable), true
 	}
-	canaryAt, stableAt, ok := t.thresholds(scratch)
+	canaryAt, stableAt, coarse, ok := t.thresholds(scratch)
 	if !ok {
 		return 0, 0, 0, 0, false
 	}
 	ofCanary, ofStable := interpolated, interpolated
-	if within {
+	switch {
+	case within:
 		ofCanary, ofStable = up, down
+	case coarse:
+		ofCanary, ofStable = down, up
 	}
 	nc, xc = t.beyond(s.Bounds, s.Canary.Buckets, canaryAt, ofCanary)
 	ns, xs = t.beyond(s.Bounds, s.Stable.Buckets, stableAt, ofStable)
 	return nc, xc, ns, xs, true
+}
+
+// widest is how wide the bucket that a threshold cuts may be to be interpolated, as a share of the change that is allowed.
+const widest = 0.4
+
+// coarse reports whether the bucket that holds a threshold is too wide to tell what is allowed from what is not. A limit by itself can be put
+// on a bound, so any bucket that it cuts is.
+func (t *test) coarse(bounds []float64, at float64) bool {
+	low := lowest(bounds)
+	for _, high := range bounds {
+		if at <= high {
+			return at < high && (t.scale == 0 || high-low > widest*math.Abs(t.scale-1)*low)
+		}
+		low = high
+	}
+	return false
 }
 
 // bad is the number of bad events: a poll's cut may have counted an event before its trial, so failures stay at 0 or more.
@@ -190,17 +211,37 @@ func (t *test) beyond(bounds, buckets []float64, at float64, r rounding) (n, x f
 }
 
 // thresholds are those of a quantile's test, fixed by the polls before. There are none while too little was seen, or where the buckets
-// don't reach that far.
-func (t *test) thresholds(scratch []float64) (canary, stable float64, ok bool) {
+// don't reach that far. Where buckets are coarse, stable's threshold moves outwards to the next bound, where its count is exact: that only
+// shifts which quantile is compared.
+func (t *test) thresholds(scratch []float64) (canary, stable float64, coarse, ok bool) {
 	bounds := t.meter.bounds
 	if len(bounds) == 0 {
-		return 0, 0, false
+		return 0, 0, false, false
 	}
+	last := bounds[len(bounds)-1]
 	if t.scale == 0 {
-		return t.limit, t.limit, t.limit <= bounds[len(bounds)-1]
+		return t.limit, t.limit, t.coarse(bounds, t.limit), t.limit <= last
 	}
-	at, ok := t.meter.reference.threshold(bounds, t.meter.metric.Quantile, scratch)
-	return t.scale * at, at, ok && t.scale*at <= bounds[len(bounds)-1]
+	stable, ok = t.meter.reference.threshold(bounds, t.meter.metric.Quantile, scratch)
+	coarse = t.coarse(bounds, t.scale*stable) || t.coarse(bounds, stable)
+	if coarse {
+		stable = outwards(bounds, stable, t.failures)
+	}
+	return t.scale * stable, stable, coarse, ok && t.scale*stable <= last
+}
+
+// outwards is the next bound at or above a threshold, or at or below it where low values are bad.
+func outwards(bounds []float64, at float64, low bool) float64 {
+	i, exact := slices.BinarySearch(bounds, at)
+	switch {
+	case exact:
+		return at
+	case low && i == 0:
+		return lowest(bounds)
+	case low:
+		return bounds[i-1]
+	}
+	return bounds[min(i, len(bounds)-1)]
 }
 
 // needed is how many more canary trials it takes, at the rates of a stage, until the evidence decides; NaN if it does not get there.
