@@ -107,7 +107,7 @@ func (v *evaluation) count(f *Finding, a *asked) {
 		f.StableN, f.CanaryN = v.requests.Stable, v.requests.Canary
 		f.StableX, f.CanaryX = f.StableN, f.CanaryN
 	case a.Check.isRule(mt.metric):
-		f.CanaryX = mt.events
+		f.CanaryN, f.CanaryX = mt.trials, mt.events
 	case k == Quantile || k == Value:
 		f.StableX, f.CanaryX = math.NaN(), math.NaN()
 	}

@@ -7,7 +7,8 @@ type meter struct {
 	stable    tally // of this stage
 	canary    tally
 	baseline  tally   // stable's, of the last stage that had both versions
-	events    float64 // the canary's, of the whole rollout
+	trials    float64 // the canary's, of the whole rollout
+	events    float64 // among them
 	reference reference
 	varStable variance
 	varCanary variance
@@ -89,6 +90,7 @@ func (mt *meter) take(s Sample, there bool) (faulty bool) {
 		return false
 	}
 	if s.Canary.valid() {
+		mt.trials += s.Canary.N
 		mt.events += s.Canary.X
 	}
 	if mt.metric.Kind != Quantile {

@@ -33,6 +33,7 @@ type meterState struct {
 	Stable    *tallyState `json:"stable,omitempty"`
 	Canary    *tallyState `json:"canary,omitempty"`
 	Baseline  *tallyState `json:"baseline,omitempty"`
+	Trials    float64     `json:"trials,omitempty"` // the canary's, of the whole rollout
 	Events    float64     `json:"events,omitempty"`
 	Before    counts      `json:"before,omitempty"` // the reference
 	Now       counts      `json:"now,omitempty"`

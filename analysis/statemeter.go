@@ -8,7 +8,7 @@ import (
 // save is the meter's part of the state.
 func (mt *meter) save() *meterState {
 	s := &meterState{
-		Events: mt.events,
+		Trials: mt.trials, Events: mt.events,
 		Stable: mt.stable.save(), Canary: mt.canary.save(), Baseline: mt.baseline.save(),
 		Before: mt.reference.before, Now: mt.reference.now, Polls: mt.reference.polls,
 		VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
@@ -36,7 +36,7 @@ func (mt *meter) load(s *meterState) error {
 	if (s.Ring != nil) != (mt.ring != nil) {
 		return errors.New("it is of another freeze_when")
 	}
-	mt.events = s.Events
+	mt.trials, mt.events = s.Trials, s.Events
 	mt.stable, mt.canary, mt.baseline = s.Stable.load(), s.Canary.load(), s.Baseline.load()
 	mt.reference = reference{before: s.Before, now: s.Now, polls: s.Polls}
 	mt.varStable, mt.varCanary = loadVariance(s.VarStable), loadVariance(s.VarCanary)

@@ -194,6 +194,9 @@ func TestSafetyIsARule(t *testing.T) {
 				e.BeginStage(n, 500*(n+1)) // counted over all stages
 				e.Observe(one(int64(n), 500*(n+1), "safety_violations", rates(10, 9, 1, 1)))
 				r := e.Evaluate(n, 1000)
+				if f := r.Findings[0]; f.CanaryN != float64(n+1) || f.CanaryX != float64(n+1) {
+					t.Errorf("%s, %s: %g of %g counted, want %d of as many", tt.check, method, f.CanaryX, f.CanaryN, n+1)
+				}
 				if fired := n+1 >= tt.fires; r.Safety != fired || (r.Verdict == Violated) != fired || (r.Blame == tt.check) != fired {
 					t.Errorf("%s, %s: after %d violations safety %t, %s, blame %q", tt.check, method, n+1, r.Safety, r.Verdict, r.Blame)
 				}
