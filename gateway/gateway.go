@@ -141,12 +141,12 @@ func (g *gateway) stop(front, back *http.Server, cut func()) {
 		g.log.Warn("requests cut at the deadline", "live", g.proxy.Live())
 	}
 	cut()
-	front.Close()
+	_ = front.Close()
 	g.proxy.Close()
 	last, cancelLast := context.WithTimeout(context.Background(), time.Second)
 	defer cancelLast()
 	if back.Shutdown(last) != nil {
-		back.Close()
+		_ = back.Close()
 	}
 	g.log.Info("gateway stopped")
 }
@@ -161,7 +161,7 @@ func writeAddresses(path string, proxyAddr, adminAddr net.Addr) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }()
 	if _, err := f.Write(append(raw, '\n')); err != nil {
 		f.Close()
 		return err

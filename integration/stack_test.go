@@ -46,7 +46,6 @@ type world struct {
 	token   string
 	db      string // Temporal's database file; empty: in memory
 	port    string // Temporal's port, kept over a restart
-	sweep   string
 	options worldOptions
 
 	devstack *stack.Devstack

@@ -145,7 +145,7 @@ func TestHoldUntilMaxHold(t *testing.T) {
 				s, _ = Step(s, Asked{SignalResume, Ask{By: "ann"}}, now)
 				r := passed(time.Hour)
 				tc.change(r)
-				s, commands = Step(s, TaskDone{ID: s.Task.ID, Observed: r}, now.Add(time.Hour))
+				s, _ = Step(s, TaskDone{ID: s.Task.ID, Observed: r}, now.Add(time.Hour))
 				if s.Pause != nil {
 					t.Errorf("a resume gives no fresh max_hold")
 				}

@@ -120,7 +120,7 @@ func (a *agentTable) choose(d *Decision, key string, now time.Duration) (*Versio
 	reason := ByWeight
 	if key == "" {
 		reason = ByNoKey
-		d.Bucket = rand.IntN(Buckets)
+		d.Bucket = rand.IntN(Buckets) //nolint:gosec // a share of traffic is no secret
 	} else {
 		d.Bucket = bucket(xxhash.Sum64String(key), a.salt)
 	}

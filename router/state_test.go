@@ -71,7 +71,7 @@ func TestRestartBeginsColdOnStable(t *testing.T) {
 	d := mustDecide(t, r, Request{Key: "x"})
 	pin := string(r.AppendPin(nil, &d))
 
-	r, clock := restart(t, o, time.Second)
+	r, _ = restart(t, o, time.Second)
 	seen, err := r.Observed(agent)
 	if err != nil || seen.Weight != 0 || seen.EffectiveWeight != 0 || seen.Owner != canaryRoute(0, 0).Owner || seen.Revision != 7 {
 		t.Errorf("observed %+v, %v", seen, err)
@@ -94,7 +94,7 @@ func TestRestartBeginsColdOnStable(t *testing.T) {
 		t.Errorf("after the renewal: %+v", d)
 	}
 
-	r, clock = restart(t, o, time.Second)
+	r, clock := restart(t, o, time.Second)
 	clock.advance(time.Minute)
 	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Version != "v41" || d.MigratedFrom != "v42" {
 		t.Errorf("never renewed: %+v", d)

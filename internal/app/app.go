@@ -66,9 +66,9 @@ func (p *process) run(ctx context.Context, polls func() error) error {
 	if err != nil {
 		return err
 	}
-	c, err := p.connect(ctx, options)
-	if err != nil || c == nil {
-		return err
+	c := p.connect(ctx, options)
+	if c == nil {
+		return nil
 	}
 	defer c.Close()
 	p.temporal.Store(&c)
@@ -109,22 +109,22 @@ func (p *process) targets() (activities.Config, error) {
 	}, errors.Join(errD, errM, errN)
 }
 
-// connect tries until Temporal answers, or ctx ends: then there is no client and no error.
-func (p *process) connect(ctx context.Context, options client.Options) (client.Client, error) {
+// connect tries until Temporal answers, or ctx ends: then there is no client.
+func (p *process) connect(ctx context.Context, options client.Options) client.Client {
 	for {
 		dialing, cancel := context.WithTimeout(ctx, 10*time.Second)
 		c, err := client.DialContext(dialing, options)
 		cancel()
 		if err == nil {
-			return c, nil
+			return c
 		}
 		if ctx.Err() != nil {
-			return nil, nil
+			return nil
 		}
 		p.log.Warn("temporal does not answer, trying on", "address", options.HostPort, "error", err)
 		select {
 		case <-ctx.Done():
-			return nil, nil
+			return nil
 		case <-time.After(retryConnect):
 		}
 	}

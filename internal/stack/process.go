@@ -104,7 +104,11 @@ func (p *Process) Stop() error {
 
 // failed describes why a process that should be running is not.
 func (p *Process) failed() error {
-	return fmt.Errorf("%s ended (%v):\n%s", p.Name, p.Err(), tail(p.Log, 15))
+	err := p.Err()
+	if err == nil {
+		err = errors.New("exit code 0")
+	}
+	return fmt.Errorf("%s ended: %w\n%s", p.Name, err, tail(p.Log, 15))
 }
 
 func tail(path string, lines int) string {

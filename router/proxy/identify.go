@@ -172,6 +172,7 @@ func (p *Proxy) setCookie(h http.Header, name, value string, x *exchange) {
 		return
 	}
 	secure := x.in.TLS != nil || (p.fromProxy(x.in) && x.in.Header.Get("X-Forwarded-Proto") == "https")
+	//nolint:gosec // over plain HTTP a Secure cookie would never come back
 	c := http.Cookie{Name: name, Value: value, Path: x.prefix, HttpOnly: true, Secure: secure, SameSite: http.SameSiteLaxMode}
 	h.Add("Set-Cookie", c.String())
 }

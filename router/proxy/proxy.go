@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -68,7 +67,7 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 		ErrorHandler:   p.answerError,
 		Transport:      newTransport(o),
 		BufferPool:     &buffers{},
-		ErrorLog:       log.New(discard{}, "", 0), // every fault is told by answerError or fail, with its decision
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // every fault is told by answerError or fail, with its decision
 		// FlushInterval stays 0: ReverseProxy flushes at once what has no known length or is an event stream, and an answer
 		// of known length leaves in as few packets as can be.
 	}
@@ -298,10 +297,6 @@ func dotted(path string) bool {
 	}
 	return false
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // buffers lends ReverseProxy its copy buffers.
 type buffers struct{ pool sync.Pool }
