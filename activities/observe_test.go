@@ -183,6 +183,18 @@ func TestObserve(t *testing.T) {
 			ask:  func(r *rollout.ObserveRequest) { r.PlaneDown = "timeout" },
 			want: rollout.FoundPlane, reason: "answers again", at: time.Minute,
 		},
+		"nothing is ready while the plane is down": {
+			world: func(w *world) { w.plane = down(0, time.Hour) },
+			ask:   func(r *rollout.ObserveRequest) { r.PlaneDown = "timeout" },
+			want:  rollout.FoundNothing, at: 10 * time.Minute,
+		},
+		"another owner, just after a change was put back": {
+			world: func(w *world) { w.owner, w.weight, w.revision = "canary/other/1", 0, 9 },
+			ask: func(r *rollout.ObserveRequest) {
+				r.Cursor = json.RawMessage(`{"v":1,"put_back_at":"` + t0.Format(time.RFC3339) + `"}`)
+			},
+			want: rollout.FoundLost, at: 0,
+		},
 		"another owner": {
 			world: func(w *world) { w.owner, w.revision = "canary/other/1", 9 },
 			want:  rollout.FoundLost, reason: "held by canary/other/1", at: 0,
@@ -228,7 +240,7 @@ func TestObserve(t *testing.T) {
 						return &metrics.Busy{RetryAfter: 15 * time.Second, Err: errors.New("429")}
 					}
 					if since > time.Minute && since < 75*time.Second {
-						return errors.New("asked too soon")
+						t.Errorf("asked again at %s", since)
 					}
 					return nil
 				}
