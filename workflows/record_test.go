@@ -214,7 +214,7 @@ func recordSweep(t *testing.T, c client.Client) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 2 { // created, then brought up to date
-		if err := EnsureSweep(ctx, c, time.Hour); err != nil {
+		if err := EnsureSweep(ctx, c, TaskQueue, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}

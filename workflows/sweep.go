@@ -69,14 +69,14 @@ func Sweep(ctx workflow.Context) (Swept, error) {
 	return swept, nil
 }
 
-// EnsureSweep creates the schedule that sweeps, or brings an existing one up to date. A schedule that somebody paused stays
+// EnsureSweep creates the schedule that sweeps on a task queue, or brings an existing one up to date. A schedule that somebody paused stays
 // paused. It refuses an interval below a second.
-func EnsureSweep(ctx context.Context, c client.Client, every time.Duration) error {
+func EnsureSweep(ctx context.Context, c client.Client, queue string, every time.Duration) error {
 	if every < time.Second {
 		return fmt.Errorf("sweep every %s: want at least 1s", every)
 	}
 	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: every}}}
-	action := &client.ScheduleWorkflowAction{ID: SweepID, Workflow: SweepName, TaskQueue: TaskQueue}
+	action := &client.ScheduleWorkflowAction{ID: SweepID, Workflow: SweepName, TaskQueue: queue}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID: SweepID, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchup(every),
 	})

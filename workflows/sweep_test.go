@@ -93,7 +93,7 @@ func TestEnsureSweep(t *testing.T) {
 			return ok && o.ID == "aviary-sweep" && o.Overlap == enums.SCHEDULE_OVERLAP_POLICY_SKIP && o.Spec.Intervals[0].Every == 5*time.Minute &&
 				action.Workflow == "Sweep" && action.TaskQueue == "aviary"
 		})).Return(&mocks.ScheduleHandle{}, nil).Once()
-		if err := EnsureSweep(ctx, c, 5*time.Minute); err != nil {
+		if err := EnsureSweep(ctx, c, TaskQueue, 5*time.Minute); err != nil {
 			t.Error(err)
 		}
 		s.AssertExpectations(t)
@@ -114,7 +114,7 @@ func TestEnsureSweep(t *testing.T) {
 				t.Errorf("%+v, %v", out, err)
 			}
 		}).Once()
-		if err := EnsureSweep(ctx, c, time.Minute); err != nil {
+		if err := EnsureSweep(ctx, c, TaskQueue, time.Minute); err != nil {
 			t.Error(err)
 		}
 		handle.AssertExpectations(t)
@@ -124,10 +124,10 @@ func TestEnsureSweep(t *testing.T) {
 		c, s := schedules()
 		denied := errors.New("permission denied")
 		s.On("Create", ctx, mock.Anything).Return(nil, denied)
-		if err := EnsureSweep(ctx, c, time.Minute); !errors.Is(err, denied) {
+		if err := EnsureSweep(ctx, c, TaskQueue, time.Minute); !errors.Is(err, denied) {
 			t.Errorf("%v, want %v", err, denied)
 		}
-		if err := EnsureSweep(ctx, c, time.Millisecond); err == nil {
+		if err := EnsureSweep(ctx, c, TaskQueue, time.Millisecond); err == nil {
 			t.Error("an interval of 1ms was accepted")
 		}
 	})

@@ -159,7 +159,7 @@ func (p *process) sweep(ctx context.Context, c client.Client) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := workflows.EnsureSweep(ctx, c, p.settings.Sweep.Every); err != nil {
+	if err := workflows.EnsureSweep(ctx, c, p.settings.TaskQueue, p.settings.Sweep.Every); err != nil {
 		p.log.Error("the sweep for orphaned canaries is not scheduled", "error", err)
 	}
 }
