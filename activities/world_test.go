@@ -343,7 +343,7 @@ type inbound struct{ *beats }
 
 func (b inbound) Init(out interceptor.ActivityOutboundInterceptor) error {
 	b.ActivityOutboundInterceptorBase.Next = out
-	return b.ActivityInboundInterceptorBase.Next.Init(outbound{b.beats})
+	return b.ActivityInboundInterceptorBase.Next.Init(outbound(b))
 }
 
 func (b inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {

@@ -8,14 +8,12 @@ import (
 
 // world makes polls of an agent.
 type world struct {
-	r                  *rand.Rand
-	perPoll            float64 // requests
-	stableP, canaryP   float64 // of errors
-	stableD, canaryD   float64 // of completion
-	metric, complete   string
-	number             int64
-	drift              func(n int64) float64 // multiplies all error rates
-	latencyS, latencyC float64               // medians of exponential latencies
+	r                *rand.Rand
+	perPoll          float64 // requests
+	stableP, canaryP float64 // of errors
+	stableD, canaryD float64 // of completion
+	number           int64
+	drift            func(n int64) float64 // multiplies all error rates
 }
 
 func (w *world) poll(weight int) Poll {
