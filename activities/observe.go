@@ -179,13 +179,20 @@ func (o *observer) poll(ctx context.Context) {
 	if positioned {
 		p.Poll++
 		p.Slice.Polls++
-		p.Slice.Requests = p.Slice.Requests.Add(samples.Requests)
-		p.Slice.Observed += rollout.Duration(min(watched(p.Sampled, o.now, o.interval()), max(0, o.now.Sub(p.Slice.Started))))
+		if p.Weight == o.request.Route.Weight {
+			p.Slice.Requests = p.Slice.Requests.Add(samples.Requests)
+		} else {
+			p.Slice.Before = p.Slice.Before.Add(samples.Requests)
+		}
 		o.engine.Observe(analysis.Poll{
 			Number: p.Poll, Weight: int(p.Weight), Samples: samples.Metrics,
 			Requests: analysis.Requests{Stable: samples.Requests.Stable, Canary: samples.Requests.Canary},
 		})
 		o.chart.take(o.config.Metrics, samples.Metrics)
+		if frozen, _ := o.engine.Frozen(); !frozen && p.Slice.PlaneDown == "" {
+			// What is not judged, or may have had no traffic since nobody renewed the lease, does not count as watched.
+			p.Slice.Observed += rollout.Duration(min(watched(p.Sampled, o.now, o.interval()), max(0, o.now.Sub(p.Slice.Started))))
+		}
 	}
 	p.Sampled = o.now
 	if p.Silent += rollout.Duration(quiet); samples.Requests.Canary > 0 {
@@ -325,7 +332,7 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 	_, frozen := o.frozen()
 	s := *o.p.Slice
 	out := rollout.ObserveResult{
-		Finding: finding, Reason: reason, Observed: s.Observed, Requests: s.Requests, Polls: s.Polls, Series: s.Series,
+		Finding: finding, Reason: reason, Observed: s.Observed, Requests: s.Requests, Before: s.Before, Polls: s.Polls, Series: s.Series,
 		Verdict: rollout.Verdict(report.Verdict), Gate: rollout.Verdict(report.Gate), Evidence: evidence(report), Blame: report.Blame,
 		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack,
 	}

@@ -34,6 +34,7 @@ type slice struct {
 	Started    time.Time        `json:"started"` // of the first attempt
 	Observed   rollout.Duration `json:"observed"`
 	Requests   rollout.Requests `json:"requests"`
+	Before     rollout.Requests `json:"before"` // in the poll that closes the weight before
 	Polls      int64            `json:"polls"`
 	Series     []rollout.Point  `json:"series,omitempty"`
 	SourceDown string           `json:"source_down,omitempty"`

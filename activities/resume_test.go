@@ -67,7 +67,10 @@ func TestTheOldWeightsPollIsClosedFirst(t *testing.T) {
 	w.weight, w.revision = 5000, 4
 	r.Stage, r.Route.Weight, r.Route.Revision, r.Cursor = 1, 5000, 4, first.Cursor
 	second := w.observe(t, r)
-	total := first.Requests.Add(second.Requests)
+	total := first.Requests.Add(second.Before).Add(second.Requests)
+	if second.Before.Canary == 0 {
+		t.Error("nothing is told of the poll that closes the old weight")
+	}
 	if want := w.canary.counters(w.since())[0]; total.Canary != want || second.Finding != rollout.FoundReady {
 		t.Errorf("%v of %v canary requests, found %s because %q", total.Canary, want, second.Finding, second.Reason)
 	}
@@ -96,12 +99,12 @@ func TestTheOldWeightsPollIsLate(t *testing.T) {
 	w.pass(2 * time.Minute)
 	r.Cursor, r.SourceDown = second.Cursor, second.SourceDown
 	third := w.observe(t, r)
-	total := first.Requests.Add(third.Requests)
+	total := first.Requests.Add(third.Before).Add(third.Requests)
 	if want := w.canary.counters(w.since())[0]; third.Finding != rollout.FoundSource || total.Canary != want {
 		t.Fatalf("found %s, %v of %v requests", third.Finding, total.Canary, want)
 	}
 	// The late poll held two weights: it is counted, and not taken for the new stage's.
-	if n, late := third.Evidence[0].Canary.N, third.Requests.Canary; n >= late {
+	if n, late := third.Evidence[0].Canary.N, third.Before.Canary; n >= late {
 		t.Errorf("the new stage's evidence is of %v canary requests, of which the late poll had %v", n, late)
 	}
 }

@@ -28,6 +28,12 @@ func (a *Activities) Finalize(ctx context.Context, route rollout.Route) error {
 func (a *Activities) Restore(ctx context.Context, route rollout.Route) error {
 	defer a.meter.enter(route.Agent, rollout.Restoring)()
 	err := a.apply(ctx, route)
+	var lost *traffic.OwnershipLost
+	if errors.As(err, &lost) && lost.Owner == route.Owner && lost.Revision >= route.Revision {
+		// The route is this rollout's own, from before the workflow was reset: stable comes first.
+		route.Revision = lost.Revision + 1
+		err = a.apply(ctx, route)
+	}
 	if err == nil {
 		a.meter.restored(a.clock.Now().Sub(activity.GetInfo(ctx).ScheduledTime))
 		return nil

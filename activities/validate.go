@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,6 +18,8 @@ import (
 // ValidateResult is what Validate finds out besides errors.
 type ValidateResult struct {
 	SearchAttributes bool `json:"search_attributes"` // the namespace knows Aviary's search attributes
+	// Cursor is the position before any traffic moves, for the first Observe: nothing that the canary does is missed.
+	Cursor json.RawMessage `json:"cursor,omitempty"`
 }
 
 // Validate refuses a rollout that can't work, before any traffic moves: its rules, this worker's targets, what the data plane
@@ -41,14 +44,18 @@ func (a *Activities) Validate(ctx context.Context, spec rollout.Spec) (ValidateR
 	if err := a.validateRoute(ctx, spec); err != nil {
 		return ValidateResult{}, err
 	}
-	_, err = within(ctx, sampleLimit, func(ctx context.Context) (metrics.Samples, error) {
+	samples, err := within(ctx, sampleLimit, func(ctx context.Context) (metrics.Samples, error) {
 		return provider.Sample(ctx, metrics.Request{Agent: spec.Agent, Stable: spec.Stable, Canary: spec.Canary, Metrics: wanted})
 	})
 	a.meter.source(spec.Metrics.Provider, spec.Metrics.Target, err)
 	if err != nil {
 		return ValidateResult{}, sourceError(err)
 	}
-	return ValidateResult{SearchAttributes: a.config.SearchAttributes != nil && a.config.SearchAttributes(ctx)}, nil
+	cursor, err := json.Marshal(progress{Version: progressVersion, Source: samples.Cursor})
+	if err != nil {
+		return ValidateResult{}, fmt.Errorf("encode the first position: %w", err)
+	}
+	return ValidateResult{SearchAttributes: a.config.SearchAttributes != nil && a.config.SearchAttributes(ctx), Cursor: cursor}, nil
 }
 
 // judging is what a Spec wants measured, how that is judged, and an engine that does. The error is InvalidRollout.

@@ -39,6 +39,9 @@ func (s State) Refusal(signal Signal, ask Ask) string {
 		if s.Phase != AwaitingApproval {
 			return fmt.Sprintf("nothing to approve in phase %s; a stage asks for approval at its end", s.Phase)
 		}
+		if trouble := s.trouble(); trouble != "" {
+			return trouble + ", so there is nothing to approve by; promote goes on all the same"
+		}
 	case SignalPromote:
 		if s.Phase == Validating || s.Phase == Promoting {
 			return fmt.Sprintf("can't promote in phase %s", s.Phase)
@@ -48,6 +51,19 @@ func (s State) Refusal(signal Signal, ask Ask) string {
 		}
 	default:
 		return fmt.Sprintf("unknown signal %q", string(signal))
+	}
+	return ""
+}
+
+// trouble says what keeps the numbers from being believed now. It is empty when nothing does.
+func (s State) trouble() string {
+	switch {
+	case s.Frozen != "":
+		return "frozen: " + s.Frozen
+	case s.SourceDown != "":
+		return "the metrics source does not answer"
+	case s.PlaneDown != "":
+		return "the data plane does not answer"
 	}
 	return ""
 }
@@ -119,7 +135,7 @@ func (m *machine) resume(by, reason string) {
 	m.lift()
 	m.decide(DecideResume, by, because("resumed by "+by, reason), nil, Info)
 	switch {
-	case m.Phase == AwaitingApproval && m.Approved != "":
+	case m.Phase == AwaitingApproval && m.Approved != "" && m.trouble() == "":
 		m.advance(m.Approved, "approved by "+m.Approved)
 	case m.Task.None(): // validated while paused
 		m.proceed()

@@ -48,7 +48,8 @@ type (
 	// TaskDone is a task's good end. Observed is set for Observe.
 	TaskDone struct {
 		ID       int64
-		Observed *ObserveResult
+		Observed *ObserveResult  // of Observe
+		Cursor   json.RawMessage // of Validate: the position before any traffic moves
 	}
 	// TaskFailed is a task's bad end, after Temporal's retries.
 	TaskFailed struct {
@@ -139,6 +140,7 @@ type ObserveResult struct {
 	Observed   Duration        `json:"observed"`         // watched with numbers coming in, at most the slice's length
 	Cursor     json.RawMessage `json:"cursor,omitempty"`
 	Requests   Requests        `json:"requests"` // seen in this slice
+	Before     Requests        `json:"before"`   // in the poll that closed the weight before; of the rollout, not of the stage
 	Verdict    Verdict         `json:"verdict"`  // of guards and the stage's checks
 	Gate       Verdict         `json:"gate"`     // with promotion criteria
 	Evidence   []Evidence      `json:"evidence,omitempty"`

@@ -42,12 +42,12 @@ func (m *machine) observed(r ObserveResult) {
 // take adds what the slice saw. Only time that was watched, and not paused, counts for the stage.
 func (m *machine) take(r ObserveResult) {
 	m.Cursor = r.Cursor
-	m.Requests, m.Total = m.Requests.Add(r.Requests), m.Total.Add(r.Requests)
+	m.Requests, m.Total = m.Requests.Add(r.Requests), m.Total.Add(r.Requests).Add(r.Before)
 	if r.Verdict != "" {
 		m.Verdict, m.Evidence = r.Verdict, r.Evidence
 	}
 	m.Series = thin(append(slices.Clone(m.Series), r.Series...))
-	if m.Phase != Observing || m.last.Paused {
+	if m.Phase != Observing {
 		return
 	}
 	paused := m.last.PausedIn

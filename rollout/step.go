@@ -92,7 +92,7 @@ func (m *machine) proceed() {
 func (m *machine) done(e TaskDone) {
 	switch m.last.Kind {
 	case TaskValidate:
-		m.Valid = true
+		m.Valid, m.Cursor = true, e.Cursor
 		m.proceed()
 	case TaskSetWeight:
 		m.shifted()
@@ -203,10 +203,12 @@ func (m *machine) decide(kind DecisionKind, by, reason string, evidence []Eviden
 		return
 	}
 	m.NextNotice++
+	status := m.Status()
+	status.Last = nil // it is the decision
 	m.commands = append(m.commands, Tell{Notice{
 		ID: fmt.Sprintf("%s/%d", m.Owner, m.NextNotice), Owner: m.Owner, Notify: m.Spec.Notify,
 		Agent: m.Spec.Agent, Stable: m.Spec.Stable, Canary: m.Spec.Canary,
-		Urgency: urgency, Decision: d, Status: m.Status(),
+		Urgency: urgency, Decision: d, Status: status,
 	}})
 }
 

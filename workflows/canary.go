@@ -37,7 +37,7 @@ func Canary(ctx workflow.Context, input, carried converter.RawValue) (rollout.St
 		c.log.Error("broken, taking the canary back", "error", err)
 		c.apply(rollout.Broken{Reason: err.Error()})
 	}
-	c.notices.drain(c.ctx, func() bool { return false })
+	c.notices.drain(c.ctx, noticeWait, func() bool { return false })
 	return c.result()
 }
 
@@ -75,9 +75,11 @@ func newCanary(ctx workflow.Context, input, carried converter.RawValue) (*canary
 		c.state, c.attributes = was.State, was.Attributes
 		c.notices.thread, c.notices.queue = was.Thread, was.Notices
 		if err != nil {
-			c.reject(err, now)
+			// The canary may have traffic. A worker that knows the state will come, and a blocked task waits for it; ending the
+			// workflow would leave nobody to restore.
+			panic(err)
 		}
-		return c, err
+		return c, nil
 	}
 	spec, err := decodeSpec(input)
 	c.state = rollout.New(spec, info.WorkflowExecution.ID+"/"+info.FirstRunID, now)
@@ -203,7 +205,7 @@ func (c *canary) arm() {
 // moveOn is the moment between two slices, when nothing is in flight: it continues as new, unless something came up.
 func (c *canary) moveOn() error {
 	pending := c.selector()
-	c.notices.drain(c.ctx, pending.HasPending)
+	c.notices.drain(c.ctx, moveOnWait, pending.HasPending)
 	if c.held == nil {
 		return nil // an update came in between
 	}

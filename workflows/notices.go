@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	noticeWait = 30 * time.Second // for the last notices, at the end of a run
+	noticeWait = 30 * time.Second // for the last notices, at the end of a rollout
+	moveOnWait = 2 * time.Second  // at continue-as-new, while nobody watches: what is not told by then is carried
 	maxNotices = 50               // that wait to be told
 )
 
@@ -59,13 +60,13 @@ func (n *notices) send(ctx workflow.Context) {
 }
 
 // drain waits a little until all has been told, or something more important comes up.
-func (n *notices) drain(ctx workflow.Context, interrupt func() bool) {
+func (n *notices) drain(ctx workflow.Context, limit time.Duration, interrupt func() bool) {
 	told := func() bool { return len(n.queue) == 0 }
 	if told() {
 		return
 	}
 	_, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
-		Timeout: noticeWait, TimerOptions: workflow.TimerOptions{Summary: "wait for the last notices"},
+		Timeout: limit, TimerOptions: workflow.TimerOptions{Summary: "wait for the last notices"},
 	}, func() bool { return told() || interrupt() })
 	if err != nil || !told() {
 		workflow.GetLogger(ctx).Warn("not every notice was told in time", "left", len(n.queue))

@@ -69,6 +69,9 @@ func Sweep(ctx workflow.Context) (Swept, error) {
 	return swept, nil
 }
 
+// sweepLimit ends a sweep that is stuck, since the next ones wait for it.
+const sweepLimit = 10 * time.Minute
+
 // EnsureSweep creates the schedule that sweeps on a task queue, or brings an existing one up to date. A schedule that somebody paused stays
 // paused. It refuses an interval below a second.
 func EnsureSweep(ctx context.Context, c client.Client, queue string, every time.Duration) error {
@@ -76,7 +79,7 @@ func EnsureSweep(ctx context.Context, c client.Client, queue string, every time.
 		return fmt.Errorf("sweep every %s: want at least 1s", every)
 	}
 	spec := client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: every}}}
-	action := &client.ScheduleWorkflowAction{ID: SweepID, Workflow: SweepName, TaskQueue: queue}
+	action := &client.ScheduleWorkflowAction{ID: SweepID, Workflow: SweepName, TaskQueue: queue, WorkflowRunTimeout: sweepLimit}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID: SweepID, Spec: spec, Action: action, Overlap: enums.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchup(every),
 	})

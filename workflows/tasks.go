@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -99,7 +100,8 @@ func options(run rollout.Run) workflow.ActivityOptions {
 
 // validated is the answer of Validate.
 type validated struct {
-	SearchAttributes bool `json:"search_attributes"` // the namespace knows Aviary's search attributes
+	SearchAttributes bool            `json:"search_attributes"` // the namespace knows Aviary's search attributes
+	Cursor           json.RawMessage `json:"cursor,omitempty"`  // for the first Observe
 }
 
 // takeTask applies the end of the task in flight. An answer that can't be read is an error inside Aviary.
@@ -119,7 +121,7 @@ func (c *canary) takeTask() error {
 	case rollout.TaskValidate:
 		var result validated
 		if err = task.future.Get(c.ctx, &result); err == nil {
-			c.attributes = result.SearchAttributes
+			c.attributes, done.Cursor = result.SearchAttributes, result.Cursor
 		}
 	default:
 		err = task.future.Get(c.ctx, nil)

@@ -29,8 +29,11 @@ type Options struct {
 	Version  string
 }
 
-// retryConnect is how long to wait between tries to reach Temporal.
-const retryConnect = 2 * time.Second
+// How long to wait between tries: to reach Temporal, and to schedule the sweep.
+const (
+	retryConnect = 2 * time.Second
+	retrySweep   = time.Minute
+)
 
 // Run is the worker until ctx ends. While Temporal can't be reached it keeps trying, alive but not ready.
 func Run(ctx context.Context, settings config.Worker, o Options) error {
@@ -87,7 +90,7 @@ func (p *process) run(ctx context.Context, polls func() error) error {
 	}
 	p.polling.Store(true)
 	p.log.Info("worker polls", "address", options.HostPort, "namespace", options.Namespace, "task_queue", p.settings.TaskQueue)
-	p.sweep(ctx, c)
+	go p.sweep(ctx, c)
 	err = polls()
 	if err == nil {
 		<-ctx.Done()
@@ -152,15 +155,23 @@ func (p *process) behavior() workflow.VersioningBehavior {
 	return workflow.VersioningBehaviorPinned
 }
 
-// sweep keeps the schedule that finds orphans. Without it rollouts still run, so a fault is only logged.
+// sweep keeps the schedule that finds orphans. Rollouts run without it, so it is tried until it succeeds, beside them.
 func (p *process) sweep(ctx context.Context, c client.Client) {
 	if p.settings.Sweep.Disabled {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := workflows.EnsureSweep(ctx, c, p.settings.TaskQueue, p.settings.Sweep.Every); err != nil {
-		p.log.Error("the sweep for orphaned canaries is not scheduled", "error", err)
+	for {
+		trying, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := workflows.EnsureSweep(trying, c, p.settings.TaskQueue, p.settings.Sweep.Every)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		p.log.Error("the sweep for orphaned canaries is not scheduled, trying on", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retrySweep):
+		}
 	}
 }
 
