@@ -107,6 +107,31 @@ func TestApprovalWaitsForTheResume(t *testing.T) {
 	}
 }
 
+func TestApprovalNeedsNumbers(t *testing.T) {
+	t.Parallel()
+	for name, trouble := range map[string]func(*State){
+		"source": func(s *State) { s.SourceDown = "timeout" },
+		"plane":  func(s *State) { s.PlaneDown = "timeout" },
+		"frozen": func(s *State) { s.Frozen = "stable.error_rate > 0.2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, now := in(t, AwaitingApproval)
+			trouble(&s)
+			if s.Refusal(SignalApprove, Ask{}) == "" {
+				t.Error("an approval is not refused")
+			}
+			s, commands := Step(s, Asked{SignalApprove, Ask{By: "bob"}}, now)
+			if got := brief(s, commands); got != "awaiting_approval" {
+				t.Errorf("approved: %s", got)
+			}
+			if s, _ = Step(s, Asked{SignalPromote, Ask{By: "bob"}}, now); s.Phase != Shifting {
+				t.Errorf("a promotion is refused too: %s", s.Phase)
+			}
+		})
+	}
+}
+
 func TestHoldUntilMaxHold(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
