@@ -19,7 +19,7 @@ func TestViolationBeforeTheFirstAnswer(t *testing.T) {
 	if err := (&attempt{name: "Validate"}).run(t, w.config(), spec(), &valid); err != nil {
 		t.Fatal(err)
 	}
-	w.owner, w.revision, w.weight = owner, 3, 500
+	w.owner, w.revision, w.weight, w.canaries = owner, 3, 500, "v42"
 	w.canary.unsafeFrom = 5 * time.Second
 	w.source = func(since time.Duration) error {
 		if since < 20*time.Second {
