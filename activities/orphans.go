@@ -1,12 +1,14 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
@@ -21,31 +23,51 @@ import (
 // workflow is closed or gone. A data plane that does not answer, and a rollout that Temporal does not tell of now, are left for
 // the next time; so are owners that are not Aviary's.
 func (a *Activities) Orphans(ctx context.Context) ([]rollout.Route, error) {
-	log := activity.GetLogger(ctx)
+	// One dead data plane must not keep the others from being swept: all at once, and what is found in time counts.
+	looking, cancel := context.WithTimeout(ctx, orphansLimit)
+	defer cancel()
+	var mu sync.Mutex
 	var out []rollout.Route
-	for _, kind := range slices.Sorted(maps.Keys(a.config.Drivers)) {
-		for _, target := range slices.Sorted(maps.Keys(a.config.Drivers[kind])) {
-			agents, err := within(ctx, listLimit, a.config.Drivers[kind][target].List)
-			a.meter.driver(kind, target, err)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if err != nil {
-				log.Warn("a data plane can't be swept", "driver", kind, "target", target, "error", err)
-				continue
-			}
-			for _, seen := range agents {
-				over, err := a.over(ctx, seen)
-				if err != nil {
-					log.Warn("an owner can't be looked up", "agent", seen.Agent, "owner", seen.Owner, "error", err)
-				}
-				if over {
-					out = append(out, back(kind, target, seen))
-				}
-			}
+	var planes sync.WaitGroup
+	for kind, targets := range a.config.Drivers {
+		for target, driver := range targets {
+			planes.Go(func() {
+				found := a.orphansOf(looking, kind, target, driver)
+				mu.Lock()
+				defer mu.Unlock()
+				out = append(out, found...)
+			})
 		}
 	}
-	return out, nil
+	planes.Wait()
+	slices.SortFunc(out, func(x, y rollout.Route) int {
+		return cmp.Or(cmp.Compare(x.Driver, y.Driver), cmp.Compare(x.Target, y.Target), cmp.Compare(x.Agent, y.Agent))
+	})
+	return out, ctx.Err()
+}
+
+// orphansLimit bounds a whole look for orphans; the activity has a minute.
+const orphansLimit = 45 * time.Second
+
+func (a *Activities) orphansOf(ctx context.Context, kind, target string, driver traffic.Driver) []rollout.Route {
+	log := activity.GetLogger(ctx)
+	agents, err := within(ctx, listLimit, driver.List)
+	a.meter.driver(kind, target, err)
+	if err != nil {
+		log.Warn("a data plane can't be swept", "driver", kind, "target", target, "error", err)
+		return nil
+	}
+	var out []rollout.Route
+	for _, seen := range agents {
+		over, err := a.over(ctx, seen)
+		if err != nil {
+			log.Warn("an owner can't be looked up", "agent", seen.Agent, "owner", seen.Owner, "error", err)
+		}
+		if over {
+			out = append(out, back(kind, target, seen))
+		}
+	}
+	return out
 }
 
 // back is the route that takes seen's canary out of traffic. Its revision is the next one, so that a new owner who came in
