@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -55,6 +56,12 @@ func within[T any](ctx context.Context, limit time.Duration, f func(context.Cont
 	}
 	return none, ctx.Err()
 }
+
+// address matches what errors hold of where things are: URLs, and host:port pairs as dial errors name them.
+var address = regexp.MustCompile(`https?://[^\s"',;]+|(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]*):\d{2,5}\b|lookup [^\s:]+`)
+
+// bare is an error's text without addresses: it goes into histories and notices, which never hold one.
+func bare(err error) string { return address.ReplaceAllString(err.Error(), "[address]") }
 
 // settled reports whether err needs no classifying: it was classified where it arose, or the caller wants no answer any more.
 func settled(err error) bool {
@@ -115,8 +122,8 @@ func noticeError(err error) error {
 
 // retry is a passing error. After 0 is as the retry policy says.
 func retry(kind string, err error, after time.Duration) error {
-	return temporal.NewApplicationErrorWithOptions(err.Error(), kind, temporal.ApplicationErrorOptions{
-		Cause: err, NextRetryDelay: min(max(after, 0), maxNextRetry),
+	return temporal.NewApplicationErrorWithOptions(bare(err), kind, temporal.ApplicationErrorOptions{
+		NextRetryDelay: min(max(after, 0), maxNextRetry),
 	})
 }
 

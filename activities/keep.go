@@ -62,7 +62,7 @@ func (o *observer) planeFailed(err error) {
 		limit = lease / 2
 	}
 	if o.now.Sub(p.Plane) >= limit {
-		p.Slice.PlaneDown = err.Error()
+		p.Slice.PlaneDown = bare(err)
 	}
 }
 

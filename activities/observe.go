@@ -207,7 +207,7 @@ func (o *observer) sourceFailed(err error) {
 		p.Failing = o.now
 	}
 	p.Failed++
-	o.lastFault = err.Error()
+	o.lastFault = bare(err)
 	o.a.meter.source(o.request.Spec.Metrics.Provider, o.request.Spec.Metrics.Target, err)
 	var busy *metrics.Busy
 	if errors.As(err, &busy) {

@@ -24,7 +24,7 @@ func checkURL(address, path string, r report) {
 	case err == nil && u.User != nil:
 		r(path, "credentials in an address, want it without; tokens go into token_file or token_env")
 	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
-		if strings.Contains(address, "@") || strings.Contains(address, "?") {
+		if strings.ContainsAny(address, "@?") || strings.Count(address, "/") > 3 {
 			r(path, "want an address such as http://127.0.0.1:9901, without credentials and query") // it may hold a secret
 			return
 		}

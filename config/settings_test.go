@@ -128,6 +128,7 @@ func TestGatewayExample(t *testing.T) {
 			"v42": {URL: "http://127.0.0.1:9042", Metadata: map[string]string{"model": "large-3", "prompt": "9f2c"}},
 		}}},
 	}
+	want.StateFile = "gateway.state.json"
 	want.SetDefaults() // the example shows the defaults
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

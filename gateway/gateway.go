@@ -34,6 +34,9 @@ type gateway struct {
 
 // setup builds the process from its settings, without listening.
 func setup(settings config.Gateway, log *slog.Logger) (*gateway, error) {
+	if settings.StateFile == "" {
+		log.Warn("nothing is kept over a restart, promotions included: set state_file")
+	}
 	g := &gateway{settings: settings, log: log}
 	token, err := secret("admin token", settings.AdminTokenEnv, settings.AdminTokenFile)
 	if err != nil {

@@ -47,6 +47,7 @@ type Router struct {
 	table    atomic.Pointer[table]
 	keys     *Keyring
 	clock    Clock
+	born     time.Duration // by the clock's Mono
 	log      *slog.Logger
 	pinTTL   time.Duration
 	drain    time.Duration
@@ -80,6 +81,7 @@ func New(o Options) (*Router, error) {
 	if r.clock == nil {
 		r.clock = systemClock{start: time.Now()}
 	}
+	r.born = r.clock.Mono()
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}

@@ -180,7 +180,7 @@ func (r *Router) Counters(agent string) (api.Counters, error) {
 	if r.agents[agent] == nil {
 		return api.Counters{}, r.unknownAgent(agent)
 	}
-	out := api.Counters{Instance: r.instance, Agent: agent, Bounds: bounds(), Versions: map[string]api.Counter{}, Shares: map[string]api.Fraction{}}
+	out := api.Counters{Instance: r.instance, UptimeMillis: (r.clock.Mono() - r.born).Milliseconds(), Agent: agent, Bounds: bounds(), Versions: map[string]api.Counter{}, Shares: map[string]api.Fraction{}}
 	var requests, conversations int64
 	for k, s := range r.stats {
 		if k.agent == agent {

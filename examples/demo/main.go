@@ -57,9 +57,13 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		_, _ = fmt.Fprintf(errs, "demo %s: unexpected argument %q\n", args[0], flags.Arg(0))
 		return 2
 	}
-	if err := do(); err != nil {
+	err := do()
+	switch {
+	case err != nil:
 		_, _ = fmt.Fprintln(errs, "demo:", err)
 		return 1
+	case ctx.Err() != nil:
+		_, _ = fmt.Fprintln(out, "\nStopped; nothing is left running.")
 	}
 	return 0
 }

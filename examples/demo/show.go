@@ -39,11 +39,17 @@ func show(ctx context.Context, out io.Writer, keep bool) (err error) {
 	printf("Starting Temporal, the gateway, the worker, three versions of %s and its users …\n", agentName)
 	w, err := start(ctx, worldOptions{dir: dir, rps: 250})
 	if err != nil {
+		if ctx.Err() != nil {
+			return os.RemoveAll(dir)
+		}
 		return fmt.Errorf("%w\nlogs are in %s", err, dir)
 	}
 	defer func() {
-		err = errors.Join(err, w.stop())
-		if err == nil {
+		stopped := w.stop()
+		if ctx.Err() != nil { // Ctrl-C: what it interrupted is no failure
+			err = nil
+		}
+		if err = errors.Join(err, stopped); err == nil {
 			err = os.RemoveAll(dir)
 		}
 	}()
@@ -101,6 +107,8 @@ func (w *world) starter(ctx context.Context, out io.Writer, args ...string) (int
 		return 0, fmt.Errorf("run starter: %w", err)
 	}
 	cmd.Stderr = cmd.Stdout
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 3 * time.Second
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("run starter: %w", err)
 	}

@@ -107,6 +107,9 @@ func (a *app) enter(cmd *cobra.Command, _ []string) error {
 	default:
 		return usageError{fmt.Errorf("--output %q: want table, json or yaml", a.output)}
 	}
+	if err := cmd.ValidateFlagGroups(); err != nil { // cobra would check them too late to be a wrong command line
+		return usageError{err}
+	}
 	a.entered = cmd.CommandPath()
 	return nil
 }

@@ -94,11 +94,12 @@ type Agents struct {
 // Counters are cumulative since the start of the process: the answer of GET /v1/counters?agent=A. All of one version's numbers
 // are taken at one moment. A new Instance means that everything began again at zero.
 type Counters struct {
-	Instance string              `json:"instance"` // a random id per process start
-	Agent    string              `json:"agent"`
-	Bounds   []float64           `json:"bounds"` // upper bounds of the histograms' buckets in seconds, rising
-	Versions map[string]Counter  `json:"versions"`
-	Shares   map[string]Fraction `json:"shares,omitempty"`
+	Instance     string              `json:"instance"`  // a random id per process start
+	UptimeMillis int64               `json:"uptime_ms"` // since that start
+	Agent        string              `json:"agent"`
+	Bounds       []float64           `json:"bounds"` // upper bounds of the histograms' buckets in seconds, rising
+	Versions     map[string]Counter  `json:"versions"`
+	Shares       map[string]Fraction `json:"shares,omitempty"`
 }
 
 // Fraction is a version's share of the agent's traffic since the start of the process, in [0,1].

@@ -73,7 +73,7 @@ func (x *exchange) end() {
 	case x.upgraded:
 		x.finish(x.code, false)
 	case x.killed.Load():
-		x.finish(http.StatusServiceUnavailable, false)
+		x.finish(router.CodeClientGone, false) // Aviary ended it: no error of the agent
 	default:
 		x.finish(router.CodeClientGone, false)
 	}
@@ -122,7 +122,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 		x.finish(x.code, x.code >= 500)
 		return n, err
 	case x.killed.Load():
-		x.finish(http.StatusServiceUnavailable, false)
+		x.finish(router.CodeClientGone, false) // Aviary ended it: no error of the agent
 		if !x.events {
 			return n, err
 		}

@@ -265,7 +265,11 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		status, code, message = http.StatusGatewayTimeout, "gateway_timeout", "the agent did not answer in time"
 	}
-	x.fail(status, err)
+	counted := status
+	if x.killed.Load() {
+		counted = router.CodeClientGone // Aviary ended it, so it must not look like the agent's error
+	}
+	x.fail(counted, err)
 	p.label(w.Header(), x)
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "0")

@@ -20,6 +20,7 @@ const cursorVersion = 1
 type cursor struct {
 	Version  int                 `json:"v"`
 	Gateways map[string]position `json:"g"`
+	At       int64               `json:"t,omitempty"` // when, in Unix milliseconds of the worker
 }
 
 // position is what a gateway's counters stood at.

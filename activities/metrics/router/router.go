@@ -90,7 +90,10 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 	if err != nil {
 		return metrics.Samples{}, err
 	}
-	after := cursor{Version: cursorVersion, Gateways: map[string]position{}}
+	if err := p.oneEach(all, before, at); err != nil {
+		return metrics.Samples{}, err
+	}
+	after := cursor{Version: cursorVersion, At: at.UnixMilli(), Gateways: map[string]position{}}
 	var grown arms
 	for i, counters := range all {
 		g := p.gateways[i]
@@ -117,6 +120,28 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 		return metrics.Samples{}, fmt.Errorf("encode the cursor: %w", err)
 	}
 	return grown.samples(request, at, raw), nil
+}
+
+// clockSlack is how much older than the last poll a gateway that looks restarted may be, for clocks that differ.
+const clockSlack = 5 * time.Second
+
+// oneEach wants every address to be of one gateway, and of another one than the rest. Behind a load balancer the counters of several
+// processes would take turns, and each turn would look like a restart that counts a whole life again.
+func (p *Provider) oneEach(all []api.Counters, before cursor, at time.Time) error {
+	seen := map[string]string{}
+	for i, counters := range all {
+		g := p.gateways[i]
+		if first, twice := seen[counters.Instance]; twice {
+			return fmt.Errorf("sample the gateways: %s and %s are the same gateway, name each once", first, g.name)
+		}
+		seen[counters.Instance] = g.name
+		old, known := before.Gateways[g.key]
+		age := time.Duration(counters.UptimeMillis) * time.Millisecond
+		if since := at.Sub(time.UnixMilli(before.At)); known && old.Instance != counters.Instance && before.At > 0 && age > since+clockSlack {
+			return fmt.Errorf("sample the gateways: %s answers for more than one gateway, name every replica by its own address", g.name)
+		}
+	}
+	return nil
 }
 
 // ask takes the counters of all gateways at once, in their order. All must answer.
