@@ -40,6 +40,7 @@ func TestCommands(t *testing.T) {
 		{"completion", nil, "completion bash", 0, []string{"starter"}, nil},
 		{"typo", nil, "statu", 2, nil, []string{`unknown command "statu"`, "Did you mean", "status"}},
 		{"unknown flag", nil, "status x --frob", 2, nil, []string{"unknown flag: --frob", "--help"}},
+		{"flags that exclude each other", nil, "start x.yaml --watch --wait", 2, nil, []string{"watch wait", "--help"}},
 		{"no agent", nil, "abort", 2, nil, []string{"want one AGENT"}},
 		{"bad agent", nil, "status Support", 2, nil, []string{`agent "Support"`, rollout.NamePattern}},
 		{"bad output", nil, "list -o xml", 2, nil, []string{`--output "xml"`, "table, json or yaml"}},

@@ -15,6 +15,10 @@ import (
 
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 )
 
 // eventStream sends what comes from events, each flushed, until the client goes or events is closed. It tells gone about the former.
@@ -188,6 +192,16 @@ func TestKillAnswersWhoWaitsForAHeader(t *testing.T) {
 	resp, body := w.get("/")
 	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "version_withdrawn") {
 		t.Errorf("answer %d %q", resp.StatusCode, body)
+	}
+	// Aviary ended it, so neither provider may take it for the canary's error.
+	if c := w.counter("v42"); c.Requests != 1 || c.Errors != 0 {
+		t.Errorf("counted %d requests, %d errors of the canary, want 1 and 0", c.Requests, c.Errors)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(w.router.Collector())
+	text, err := testutil.CollectAndFormat(registry, expfmt.TypeTextPlain, "agent_requests_total")
+	if err != nil || strings.Contains(string(text), `code="5`) {
+		t.Errorf("a code of 500 or above is exported (%v):\n%s", err, text)
 	}
 }
 
