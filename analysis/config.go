@@ -16,6 +16,7 @@ const (
 const (
 	AdvanceEstimate = "estimate" // not violated, and the estimates within the limits
 	AdvanceProof    = "proof"    // shown to be within the limits
+	AdvanceLadder   = "ladder"   // a regression of 2× ruled out after the first stage, 1.3× after the middle ones, the limits after the last
 )
 
 // EveryStage is the Stage of a check that is not of one stage.
@@ -40,6 +41,13 @@ type Config struct {
 	Checks         []RoleCheck // of the whole rollout
 	FreezeWhen     []Condition // any of them freezes
 	PollsPerWindow int         // polls that the rollout is expected to take, 0 for a thousand
+	Stages         int         // of the rollout, for AdvanceLadder; 0 for one
+
+	// Overdispersion is the variance of a metric's counts over that of independent requests, φ ≥ 1, by metric. 1 where it is absent.
+	Overdispersion map[string]float64
+	// CohortSpread is the standard deviation of the logarithm of a metric's ratio between two cohorts of users on the same version, by
+	// metric. 0 where it is absent.
+	CohortSpread map[string]float64
 }
 
 // Validate says everything that is wrong with a Config, and what is allowed, as joined errors.

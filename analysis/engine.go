@@ -1,6 +1,9 @@
 package analysis
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Engine judges one rollout. It is not safe for concurrent use. Everything it knows is in its State.
 type Engine struct {
@@ -222,3 +225,15 @@ func (e *Engine) watchValue(a *asked) {
 
 // Ignored is how many samples could not be counted.
 func (e *Engine) Ignored() int64 { return e.ignored }
+
+// Settle is how long after a weight change requests should be left out of comparisons, in seconds: the 99th percentile of the durations
+// of stable's requests, so that slow ones from before are through. NaN while no duration was seen.
+func (e *Engine) Settle() float64 {
+	settle := math.NaN()
+	for _, mt := range e.meters {
+		if q, ok := mt.reference.threshold(mt.bounds, 0.99, nil); mt.isDuration() && ok && !(settle >= q) {
+			settle = q
+		}
+	}
+	return settle
+}

@@ -1,5 +1,7 @@
 package analysis
 
+import "strings"
+
 // meter is what is kept of one metric.
 type meter struct {
 	metric    Metric
@@ -137,4 +139,9 @@ func (mt *meter) beginStage(both bool) {
 	}
 	mt.stable.clear()
 	mt.canary.clear()
+}
+
+// isDuration reports whether the metric's observations are durations of requests, in seconds.
+func (mt *meter) isDuration() bool {
+	return mt.metric.Kind == Quantile && strings.HasSuffix(mt.metric.Name, "latency")
 }

@@ -90,6 +90,12 @@ type Poll struct {
 	Weight   int   // the canary's share in force during the poll, in basis points
 	Requests Requests
 	Samples  map[string]Sample // by metric name
+
+	// Conversations are those that began, where the source counts them: what the weight divides. Zero where it does not.
+	Conversations Requests
+	// Settling is whether the poll is of the time after a weight change that is left out of comparisons: rules on counted events see it, tests
+	// and windows don't.
+	Settling bool
 }
 
 // valid reports whether the increments can be counted: finite and not negative.

@@ -37,6 +37,8 @@ type Report struct {
 	// EValue is the weighted mean of the e-values of the guards and the stage's checks: at 1/alpha the canary is rolled back.
 	// It is NaN where nothing is tested sequentially.
 	EValue float64
+	// Mismatch says that the observed share of traffic contradicts the weight. It is empty when it does not. While it is not, Gate is never met.
+	Mismatch string
 }
 
 // Finding is the answer to one check, with the numbers behind it. What is not available is NaN.
