@@ -13,6 +13,9 @@ import (
 
 const stateVersion = 1
 
+// ErrNewer is the error of Restore for a state that a newer version of this package wrote.
+var ErrNewer = errors.New("the state is of a newer version")
+
 // state is everything that an Engine knows. Numbers are exact: JSON's shortest form of a float64 reads back as the same one.
 type state struct {
 	Version  int                    `json:"version"`
@@ -203,6 +206,9 @@ func (e *Engine) restore(raw json.RawMessage) error {
 	var version struct{ Version int }
 	if err := json.Unmarshal(raw, &version); err != nil {
 		return err
+	}
+	if version.Version > stateVersion {
+		return fmt.Errorf("%w: %d, want at most %d", ErrNewer, version.Version, stateVersion)
 	}
 	if version.Version != stateVersion {
 		return fmt.Errorf("version %d, want %d", version.Version, stateVersion)
