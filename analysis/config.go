@@ -3,6 +3,7 @@ package analysis
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -75,8 +76,8 @@ func (c Config) validateSettings() (errs []error) {
 	if c.Method != Sequential && c.Method != Threshold {
 		fail("method %q: want %s or %s", c.Method, Sequential, Threshold)
 	}
-	if c.Advance != AdvanceEstimate && c.Advance != AdvanceProof {
-		fail("advance %q: want %s or %s", c.Advance, AdvanceEstimate, AdvanceProof)
+	if !slices.Contains([]string{AdvanceEstimate, AdvanceProof, AdvanceLadder}, c.Advance) {
+		fail("advance %q: want %s, %s or %s", c.Advance, AdvanceEstimate, AdvanceProof, AdvanceLadder)
 	}
 	if !(c.Alpha > 0 && c.Alpha < 1) { // true for NaN
 		fail("alpha %g: want a chance above 0 and below 1", c.Alpha)
@@ -90,8 +91,36 @@ func (c Config) validateSettings() (errs []error) {
 	if c.PollsPerWindow < 0 {
 		fail("polls per window %d: want 0 or more", c.PollsPerWindow)
 	}
-	if c.Advance == AdvanceProof && c.Method == Threshold {
-		fail("advance %s: want method %s, a raw rule proves nothing", AdvanceProof, Sequential)
+	if c.Stages < 0 {
+		fail("stages %d: want 0 or more", c.Stages)
+	}
+	if c.provesSomething() && c.Method == Threshold {
+		fail("advance %s: want method %s, a raw rule proves nothing", c.Advance, Sequential)
+	}
+	errs = append(errs, c.validateSpread("overdispersion", c.Overdispersion, 1, mostPhi)...)
+	return append(errs, c.validateSpread("cohort spread", c.CohortSpread, 0, mostSpread)...)
+}
+
+// What natural variance may be said to be. More is a mistake, or makes a metric useless.
+const (
+	mostPhi    = 1000
+	mostSpread = 1
+)
+
+// provesSomething reports whether the stages ask for more than an estimate.
+func (c Config) provesSomething() bool {
+	return c.Advance == AdvanceProof || c.Advance == AdvanceLadder
+}
+
+// validateSpread judges natural variances by metric.
+func (c Config) validateSpread(what string, of map[string]float64, least, most float64) (errs []error) {
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if _, err := find(c.Metrics, name); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+		if x := of[name]; !(x >= least && x <= most) { // true for NaN
+			errs = append(errs, fmt.Errorf("%s of %s is %g: want a number from %g to %g", what, name, x, least, most))
+		}
 	}
 	return errs
 }
@@ -110,8 +139,8 @@ func (c Config) validateCheck(rc RoleCheck) error {
 		return err
 	}
 	m, _ := find(c.Metrics, rc.Check.Metric)
-	if c.Advance == AdvanceProof && m.Kind == Value && rc.Role != RoleGuard {
-		return fmt.Errorf("check %q: advance %s can't be had for a plain value, want advance %s or another metric", rc.Check.Text, AdvanceProof, AdvanceEstimate)
+	if c.provesSomething() && m.Kind == Value && rc.Role != RoleGuard {
+		return fmt.Errorf("check %q: advance %s can't be had for a plain value, want advance %s or another metric", rc.Check.Text, c.Advance, AdvanceEstimate)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ type Engine struct {
 	hazard     float64 // share of the unspent wealth that begins to bet at each poll
 	meters     []*meter
 	tests      []*test
+	groups     []*group
 	asked      []*asked
 	conditions []condition
 
@@ -20,6 +21,7 @@ type Engine struct {
 	requests Requests
 	frozen   bool  // after the last poll
 	ignored  int64 // samples that could not be counted
+	traffic  traffic
 
 	scratch tally
 	floats  []float64
@@ -36,6 +38,7 @@ type asked struct {
 const (
 	bake          = 10_000 // basis points: stable gets no traffic
 	defaultPolls  = 1000
+	spendEvery    = 8 // polls: late bets begin together, which costs a late regression a few polls and saves time
 	scratchFloats = 512
 	valueStreak   = 10 // polls in a row that a value is beyond its limit before that counts, where the method is sequential
 	mostDoubt     = 10 // combined evidence against the canary from which on nothing counts as proven
@@ -58,16 +61,16 @@ func New(cfg Config) (*Engine, error) {
 
 // reset forgets everything.
 func (e *Engine) reset() {
-	e.meters, e.tests, e.asked, e.conditions = nil, nil, nil, nil
+	e.meters, e.tests, e.groups, e.asked, e.conditions = nil, nil, nil, nil, nil
 	e.poll, e.stage, e.weight = -1, EveryStage, 0
-	e.requests, e.frozen, e.ignored = Requests{}, false, 0
+	e.requests, e.frozen, e.ignored, e.traffic = Requests{}, false, 0, newTraffic()
 	for _, m := range e.cfg.Metrics {
 		e.meters = append(e.meters, &meter{metric: m})
 	}
 	for _, rc := range e.cfg.Checks {
 		a := &asked{RoleCheck: rc, meter: e.meter(rc.Check.Metric)}
 		if e.cfg.Method == Sequential {
-			a.test = e.addTest(newTest(rc.Check, a.meter, e.cfg))
+			a.test = e.addTest(rc.Check, a.meter)
 		}
 		e.asked = append(e.asked, a)
 	}
@@ -99,31 +102,6 @@ func (e *Engine) meter(name string) *meter {
 	return e.meters[i] // Validate has found it
 }
 
-// addTest is the test of the same null that is there already, or t.
-func (e *Engine) addTest(t *test) *test {
-	if t == nil {
-		return nil
-	}
-	if i := slices.IndexFunc(e.tests, func(o *test) bool { return o.key == t.key }); i >= 0 {
-		return e.tests[i]
-	}
-	e.tests = append(e.tests, t)
-	return t
-}
-
-// share divides the evidence: each tested metric has the same share, and so has each limit of a metric. All shares sum to 1, so the weighted
-// mean of the e-values is an e-value whatever depends on what (Vovk & Wang, "E-values: calibration, combination and
-// applications", 2021), and those in force at one time are at most that.
-func (e *Engine) share() {
-	limits := map[*meter]float64{}
-	for _, t := range e.tests {
-		limits[t.meter]++
-	}
-	for _, t := range e.tests {
-		t.share = 1 / (float64(len(limits)) * limits[t.meter])
-	}
-}
-
 // BeginStage says that a stage with a weight in basis points begins. The windows begin anew, and late bets are put forward where
 // the weight changes. The same stage and weight again change nothing.
 func (e *Engine) BeginStage(stage, weight int) {
@@ -135,6 +113,9 @@ func (e *Engine) BeginStage(stage, weight int) {
 	}
 	for _, a := range e.asked {
 		a.streak = 0
+	}
+	if e.weight != weight {
+		e.traffic.beginWeight()
 	}
 	if e.stage >= 0 && e.weight != weight {
 		for _, t := range e.tests {
@@ -168,27 +149,52 @@ func (e *Engine) Observe(p Poll) bool {
 	if before {
 		return true // decided by the polls before, so leaving this one out is no choice by its outcome
 	}
-	e.bet(e.frozen)
-	if e.frozen {
-		return true
-	}
-	if e.stage < 0 || p.Weight == 0 || p.Weight == e.weight {
-		e.count(p.Requests)
+	if !p.Settling {
+		e.compareBoth(p)
 	}
 	for _, mt := range e.meters {
-		if mt.usable {
-			mt.learn()
+		if mt.usable && !e.frozen {
+			mt.learn(p.Settling)
 		}
 	}
 	return true
 }
 
+// compareBoth lets the tests and the stage's windows take the poll.
+func (e *Engine) compareBoth(p Poll) {
+	e.bet(e.frozen)
+	if e.frozen {
+		return
+	}
+	ofStage := e.stage < 0 || p.Weight == 0 || p.Weight == e.weight
+	if ofStage {
+		e.count(p.Requests)
+	}
+	if ofStage && p.Weight > 0 && p.Weight < bake {
+		e.traffic.observe(p)
+	}
+}
+
 // bet lets the tests take the poll. The poll that begins to freeze is chosen by its own outcome. Dropping it whole would favour one side, so it
 // keeps what speaks for the canary: min(e,1) has an expectation of at most 1 as well.
 func (e *Engine) bet(capped bool) {
+	hazard := 0.0
+	if e.poll%spendEvery == 0 {
+		hazard = min(1, spendEvery*e.hazard)
+	}
+	for _, mt := range e.meters {
+		if mt.usable {
+			mt.view.of(mt.sample)
+		}
+	}
 	for _, t := range e.tests {
-		if t.meter.usable {
-			t.observe(t.meter.sample, e.hazard, e.cfg.Beta, capped, e.floats)
+		if t.limit.meter.usable {
+			t.observe(&t.limit.meter.view, hazard, e.cfg.Beta, capped, e.floats)
+		}
+	}
+	for _, g := range e.groups {
+		if g.ladder != nil && g.meter.usable {
+			g.ladder.observe(&g.meter.view, e.compare(&g.ladder.asked).change, e.cfg.Beta, capped)
 		}
 	}
 }
@@ -231,7 +237,10 @@ func (e *Engine) Ignored() int64 { return e.ignored }
 func (e *Engine) Settle() float64 {
 	settle := math.NaN()
 	for _, mt := range e.meters {
-		if q, ok := mt.reference.threshold(mt.bounds, 0.99, nil); mt.isDuration() && ok && !(settle >= q) {
+		if !mt.isDuration() || total(mt.seen) <= 0 {
+			continue
+		}
+		if q, _ := quantile(mt.bounds, mt.seen, 0.99); !(settle >= q) {
 			settle = q
 		}
 	}

@@ -8,14 +8,14 @@ import (
 // Evaluate judges the checks in force in a stage. It changes nothing. Nothing is met, and no threshold violated, below minRequests
 // canary requests in the stage; rules on counted events and evidence do not wait for them.
 func (e *Engine) Evaluate(stage int, minRequests int64) Report {
-	v := &evaluation{Engine: e, least: max(1, float64(minRequests))}
+	v := &evaluation{Engine: e, stage: stage, least: max(1, float64(minRequests))}
 	for _, a := range e.asked {
 		if a.Stage == EveryStage || a.Stage == stage {
 			v.asked = append(v.asked, a)
 		}
 	}
 	v.now, v.gate = v.weigh(false), v.weigh(true)
-	r := Report{EValue: v.now.sum}
+	r := Report{EValue: v.now.sum, Mismatch: e.traffic.mismatch(e.weight)}
 	if len(e.tests) == 0 {
 		r.EValue = math.NaN()
 	}
@@ -35,37 +35,36 @@ func (e *Engine) Evaluate(stage int, minRequests int64) Report {
 type evaluation struct {
 	*Engine
 	least     float64 // canary requests in the stage
+	stage     int
 	asked     []*asked
 	now, gate evidence // of guards and stage checks, and with the promotion checks
 }
 
 // evidence is what tests say together.
 type evidence struct {
-	sum     float64 // of shares of e-values; 1/alpha is enough to roll back
-	largest *test   // of the largest share of the sum
+	sum     float64 // of parts of e-values; 1/alpha is enough to roll back
+	largest *test   // of the largest part of the sum
 }
 
-// weigh sums the evidence against the checks, each test once.
+// weigh sums the evidence against the checks, that of each group once.
 func (v *evaluation) weigh(promotion bool) evidence {
 	var ev evidence
 	most := 0.0
-	var seen []*test
-	for _, a := range v.asked {
-		if a.test == nil || (a.Role == RolePromotion && !promotion) || slices.Contains(seen, a.test) {
+	inForce := func(t *test) bool {
+		return slices.ContainsFunc(v.asked, func(a *asked) bool { return a.test == t && (promotion || a.Role != RolePromotion) })
+	}
+	for _, g := range v.groups {
+		e, of := g.evidence(inForce)
+		if of == nil {
 			continue
 		}
-		seen = append(seen, a.test)
-		part := a.test.evidence()
-		ev.sum += part
-		if part > most {
-			ev.largest, most = a.test, part
+		ev.sum += g.share * e
+		if g.share*e > most {
+			ev.largest, most = of, g.share*e
 		}
 	}
 	return ev
 }
-
-// evidence is the test's part of the combined evidence.
-func (t *test) evidence() float64 { return t.share * t.worse.value() }
 
 // enough reports whether evidence suffices to roll back.
 func (v *evaluation) enough(sum float64) bool { return sum >= 1/v.cfg.Alpha }
@@ -80,7 +79,8 @@ func (v *evaluation) finding(a *asked) Finding {
 	}
 	v.count(&f, a)
 	if a.test != nil {
-		f.EValue = a.test.worse.value()
+		f.EValue = a.test.evidence()
+		f.Lower, f.Upper = a.interval()
 	}
 	f.Verdict = v.judge(a, c)
 	f.Safety = f.Verdict == Violated && a.Check.isRule(a.meter.metric)
@@ -124,7 +124,7 @@ func (v *evaluation) judge(a *asked, c comparison) Verdict {
 	case a.Check.isRule(m):
 		return when(c.holds, Met, Violated)
 	case c.holds:
-		return when(v.passes(a), Met, Undecided)
+		return when(v.passes(a, c), Met, Undecided)
 	case m.Kind == Count && a.Check.Change == "": // a precondition: more may come
 		return Undecided
 	case a.test != nil:
@@ -149,7 +149,7 @@ func (v *evaluation) convicted(a *asked) bool {
 	if a.test == nil {
 		return false
 	}
-	if v.enough(a.test.evidence()) {
+	if v.enough(a.test.group.share * a.test.evidence()) {
 		return true
 	}
 	if v.enough(v.now.sum) {
@@ -158,28 +158,54 @@ func (v *evaluation) convicted(a *asked) bool {
 	return a.Role == RolePromotion && v.enough(v.gate.sum) && v.gate.largest == a.test
 }
 
-// passes reports whether an estimate within the limit is all that is asked, or it is proven too.
-func (v *evaluation) passes(a *asked) bool {
-	if v.cfg.Advance != AdvanceProof || a.test == nil {
+// interval is that of the ladder of the same change.
+func (a *asked) interval() (lower, upper float64) {
+	if !a.isOnLadder() {
+		return math.NaN(), math.NaN()
+	}
+	return a.test.group.ladder.interval()
+}
+
+// passes reports whether an estimate within the limit is all that is asked, or what it takes to go on is shown too.
+func (v *evaluation) passes(a *asked, c comparison) bool {
+	if v.cfg.Advance == AdvanceEstimate || a.test == nil {
 		return true
 	}
-	return a.test.proven && v.gate.sum < mostDoubt
+	if v.gate.sum >= mostDoubt {
+		return false
+	}
+	if a.test.proven || v.cfg.Advance == AdvanceProof {
+		return a.test.proven
+	}
+	return v.climbed(a, c)
 }
+
+// climbed reports whether the ladder has ruled out what it is to after the stage. A limit that is not on a change has no rungs: it is to be shown
+// after the last stage.
+func (v *evaluation) climbed(a *asked, c comparison) bool {
+	last := v.stage >= v.cfg.Stages-1
+	if last || !a.isOnLadder() {
+		return !last
+	}
+	_, upper := a.interval()
+	return upper <= a.Check.rungAfter(v.stage, v.cfg.Stages, a.meter.metric, c.stable.value)
+}
+
+func (a *asked) isOnLadder() bool { return a.test.group.ladder != nil && a.Check.Op.isUpper() }
 
 // needed is how many more canary requests it takes, about: to the evidence, the proof or the number asked for.
 func (v *evaluation) needed(a *asked, c comparison, verdict Verdict) float64 {
 	if verdict != Undecided {
 		return math.NaN()
 	}
-	proof := v.cfg.Advance == AdvanceProof && c.holds
-	s := Sample{Stable: a.meter.stable.counts(), Canary: a.meter.canary.counts()}
+	proof := v.cfg.Advance != AdvanceEstimate && c.holds
 	switch {
 	case a.meter.metric.Name == TotalRequests:
 		return max(1, math.Ceil(a.Check.Limit-c.value))
 	case a.test != nil && proof:
-		return a.test.needed(s, 1/v.cfg.Beta, true)
+		return a.test.needed(a.meter.stageView(), 1/v.cfg.Beta, within)
 	case a.test != nil:
-		return a.test.needed(s, 1/(v.cfg.Alpha*a.test.share), false)
+		return a.test.needed(a.meter.stageView(), 1/(v.cfg.Alpha*a.test.group.share), worse)
 	case v.requests.Canary < v.least:
 		return math.Ceil(v.least - v.requests.Canary)
 	}
@@ -199,7 +225,7 @@ func (v *evaluation) verdict(findings []Finding, gate bool) Verdict {
 			return Violated
 		case NoData:
 			noData = noData || !guard
-			undecided = undecided || (v.cfg.Advance == AdvanceProof && v.asked[i].test != nil)
+			undecided = undecided || (v.cfg.Advance != AdvanceEstimate && v.asked[i].test != nil)
 		case Undecided:
 			undecided = true
 		}
@@ -209,7 +235,7 @@ func (v *evaluation) verdict(findings []Finding, gate bool) Verdict {
 		return Violated
 	case noData:
 		return NoData
-	case undecided || (gate && v.requests.Canary < v.least):
+	case undecided || (gate && (v.requests.Canary < v.least || v.traffic.off)):
 		return Undecided
 	}
 	return Met

@@ -32,24 +32,50 @@ const (
 	down                  // none of them is above
 )
 
-// above is the number of observations above t.
-func above(bounds, buckets []float64, t float64, r rounding) float64 {
-	if len(buckets) == 0 {
+// tails are a histogram's observations, added up from the top: of bucket i and all above it, so that those above any threshold are found
+// at once. It is empty without buckets.
+type tails []float64
+
+// tailsOf are those of buckets, in into's memory.
+func tailsOf(buckets []float64, into tails) tails {
+	into = append(into[:0], buckets...)
+	for i := len(into) - 2; i >= 0; i-- {
+		into[i] += into[i+1]
+	}
+	return into
+}
+
+// total is the number of observations.
+func (ts tails) total() float64 {
+	if len(ts) == 0 {
 		return 0
 	}
-	n, low := 0.0, lowest(bounds)
-	for i, high := range bounds {
-		switch {
-		case t <= low:
-			n += buckets[i]
-		case t < high && r == interpolated:
-			n += buckets[i] * (high - t) / (high - low)
-		case t < high && r == up:
-			n += buckets[i]
-		}
-		low = high
+	return ts[0]
+}
+
+// above is the number of observations above t.
+func (ts tails) above(bounds []float64, t float64, r rounding) float64 {
+	if len(ts) == 0 {
+		return 0
 	}
-	return n + buckets[len(bounds)]
+	i, exact := slices.BinarySearch(bounds, t)
+	switch {
+	case exact:
+		return ts[i+1]
+	case i == len(bounds):
+		return ts[i]
+	}
+	low := lowest(bounds)
+	if i > 0 {
+		low = bounds[i-1]
+	}
+	switch {
+	case t <= low || r == up:
+		return ts[i]
+	case r == down:
+		return ts[i+1]
+	}
+	return ts[i+1] + (ts[i]-ts[i+1])*(bounds[i]-t)/(bounds[i]-low)
 }
 
 func total(buckets []float64) float64 {
@@ -64,6 +90,9 @@ func total(buckets []float64) float64 {
 func addTo(sum, buckets []float64) []float64 {
 	if len(sum) == 0 {
 		return append(sum, buckets...)
+	}
+	if len(buckets) == 0 {
+		return sum
 	}
 	for i, b := range buckets {
 		sum[i] += b
@@ -90,19 +119,6 @@ func (r *reference) add(buckets []float64) {
 	}
 	r.now = addTo(r.now, buckets)
 	r.polls++
-}
-
-// threshold is the q-quantile of the reference, and whether there is one: there are ten observations beyond it, and it lies below the last bound.
-func (r *reference) threshold(bounds []float64, q float64, scratch []float64) (float64, bool) {
-	if len(bounds) == 0 {
-		return 0, false
-	}
-	all := append(scratch[:0], r.now...)
-	all = addTo(all, r.before)
-	if total(all) < max(100, 10/min(q, 1-q)) {
-		return 0, false
-	}
-	return quantile(bounds, all, q)
 }
 
 func (r *reference) clear() { r.before, r.now, r.polls = nil, nil, 0 }

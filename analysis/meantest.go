@@ -6,14 +6,16 @@ import "math"
 //
 //	log e = ψ(λd) − λ²v/2,  ψ(x) = ln(1+x+x²/2) for x ≥ 0 and −ψ(−x) below
 //
-// after Catoni, "Challenging the empirical mean and empirical variance" (2012), with v = σ_c²/n_c + b²σ_s²/n_s and λ = h·σ_c/v. It is
-// exact where v bounds the variance, and approximate with variances estimated from the polls before, as here.
-type meanTest struct {
-	a, b, sign float64
-	bets       []float64 // h
-}
+// after Catoni, "Challenging the empirical mean and empirical variance" (2012), with v = σ_c²/n_c + b²σ_s²/n_s. A bet is named by h, the
+// difference that it hopes for in standard deviations σ_c of one observation: λ = h·σ_c/v. It is exact where v bounds the variance, and approximate
+// with variances estimated from the polls before, as here.
+type meanTest struct{ a, b, sign float64 }
 
-var meanBets = geometric(0.01, 1.7, 12)
+// The bets against the null, as h, and against the opposite one in multiples of the bet that is optimal for a canary that equals stable.
+var (
+	meanBets    = geometric(0.015, 2, 8)
+	meanWeights = bell(meanBets, 0.2, 1.1, 0.06)
+)
 
 const (
 	meanLeast   = 100 // observations whose variance is known before the first bet
@@ -21,26 +23,40 @@ const (
 	meanShrinks = 30  // terms by which the canary's variance is drawn towards stable's
 )
 
-// factors writes the logs of one poll's factors to logE, one per bet, and reports whether there was any evidence.
-func (t meanTest) factors(stable, canary variance, s, c Counts, logE []float64) bool {
+// gap is one poll's difference, with what all bets on it share.
+type gap struct {
+	d  float64 // sign·(ȳ_c − a − b·ȳ_s)
+	v  float64 // its variance, above 0
+	sd float64 // of one of the canary's observations, above 0
+}
+
+// gap prepares a poll. It reports false where there is no evidence, or too little is known of the variances.
+func (t meanTest) gap(stable, canary variance, s, c Counts) (gap, bool) {
 	if c.N <= 0 || (t.b != 0 && s.N <= 0) {
-		return false
+		return gap{}, false
 	}
 	varC, varS, known := t.variances(stable, canary)
 	if !known {
-		return false
+		return gap{}, false
 	}
-	d, v := c.X/c.N-t.a, varC/c.N
+	g := gap{d: c.X/c.N - t.a, v: varC / c.N, sd: math.Sqrt(varC)}
 	if t.b != 0 {
-		d -= t.b * s.X / s.N
-		v += t.b * t.b * varS / s.N
+		g.d -= t.b * s.X / s.N
+		g.v += t.b * t.b * varS / s.N
 	}
-	sd := math.Sqrt(varC)
-	for g, h := range t.bets {
-		lambda := h * sd / v
-		logE[g] = catoni(lambda*t.sign*d) - lambda*lambda*v/2
-	}
-	return true
+	g.d *= t.sign
+	return g, true
+}
+
+// factor is the log of one bet's factor, for h of any sign: a negative one bets against the opposite null.
+func (g gap) factor(h float64) float64 {
+	lambda := h * g.sd / g.v
+	return catoni(lambda*g.d) - lambda*lambda*g.v/2
+}
+
+// alike is the optimal bet, as h, against the opposite null for a canary whose mean equals stable's.
+func (t meanTest) alike(g gap, mean float64) float64 {
+	return t.sign * (mean - t.a - t.b*mean) / g.sd
 }
 
 // variances are those of one observation. The canary's is never below stable's, and drawn to it while there is little to go by.

@@ -11,6 +11,7 @@ type meter struct {
 	baseline  tally   // stable's, of the last stage that had both versions
 	trials    float64 // the canary's, of the whole rollout
 	events    float64 // among them
+	past      past
 	reference reference
 	varStable variance
 	varCanary variance
@@ -18,6 +19,27 @@ type meter struct {
 
 	sample Sample // of the poll that is taken in
 	usable bool   // there is a sample, and it can be counted
+
+	view      view      // of the sample
+	seen      []float64 // the reference as a whole,
+	seenTails tails
+	cut       float64 // and its quantile: the threshold that the poll is judged by
+	cutKnown  bool
+}
+
+// past is what stable did in the polls before, the older the less.
+type past struct{ n, x float64 }
+
+const pastDecay = 0.998 // a poll: half of it is from the last 350
+
+func (p *past) add(n, x float64) { p.n, p.x = p.n*pastDecay+n, p.x*pastDecay+x }
+
+// mean is x per n, 0 before there is any.
+func (p past) mean() float64 {
+	if p.n <= 0 {
+		return 0
+	}
+	return p.x / p.n
 }
 
 // tally sums up increments.
@@ -108,6 +130,13 @@ func (mt *meter) take(s Sample, there bool) (faulty bool) {
 	return false
 }
 
+// stageView is a view of the stage so far.
+func (mt *meter) stageView() *view {
+	var v view
+	v.of(Sample{Stable: mt.stable.counts(), Canary: mt.canary.counts()})
+	return &v
+}
+
 // rebucket begins with other buckets. What was counted in the old ones can't be compared with what comes.
 func (mt *meter) rebucket(bounds []float64) {
 	mt.bounds = append([]float64(nil), bounds...)
@@ -115,21 +144,42 @@ func (mt *meter) rebucket(bounds []float64) {
 		t.buckets = nil
 	}
 	mt.reference.clear()
+	mt.look()
 	if mt.ring != nil {
 		mt.ring.clear()
 	}
 }
 
-// learn keeps what later polls are judged by.
-func (mt *meter) learn() {
+// learn keeps what later polls are judged by. While the canary settles, it is not learnt from.
+func (mt *meter) learn(settling bool) {
+	mt.past.add(mt.sample.Stable.N, mt.sample.Stable.X)
 	switch mt.metric.Kind {
 	case Quantile:
 		mt.reference.add(mt.sample.Stable.Buckets)
+		mt.look()
 	case Mean:
 		mt.varStable.add(mt.sample.Stable.N, mt.sample.Stable.X)
-		mt.varCanary.add(mt.sample.Canary.N, mt.sample.Canary.X)
+		if !settling {
+			mt.varCanary.add(mt.sample.Canary.N, mt.sample.Canary.X)
+		}
 	}
 }
+
+// look finds the threshold for the next poll.
+func (mt *meter) look() {
+	mt.seen = addTo(append(mt.seen[:0], mt.reference.now...), mt.reference.before)
+	mt.seenTails = tailsOf(mt.seen, mt.seenTails)
+	mt.cut, mt.cutKnown = 0, false
+	if q := mt.metric.Quantile; mt.seenTails.total() >= max(leastSeen, leastBeyond/min(q, 1-q)) {
+		mt.cut, mt.cutKnown = quantile(mt.bounds, mt.seen, q)
+	}
+}
+
+// How many observations, and how many beyond a threshold, make it one.
+const (
+	leastSeen   = 100
+	leastBeyond = 10
+)
 
 // beginStage keeps stable's numbers as the baseline, if they were taken beside the canary's, and begins anew.
 func (mt *meter) beginStage(both bool) {

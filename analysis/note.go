@@ -57,8 +57,8 @@ func (v *evaluation) sayVerdict(a *asked, c comparison, f Finding) string {
 		return fmt.Sprintf("beyond the limit at %d polls in a row, by threshold: a plain value has no test and is not covered by alpha", valueStreak)
 	case f.Verdict == Violated:
 		return "beyond the limit"
-	case f.Verdict == Met && byEvidence && v.cfg.Advance == AdvanceProof:
-		return "shown to be within the limit"
+	case f.Verdict == Met && byEvidence && v.cfg.Advance != AdvanceEstimate:
+		return v.sayProof(a)
 	case f.Verdict == Met:
 		return "within the limit" + v.byThreshold(a)
 	case byEvidence && c.holds:
@@ -69,6 +69,17 @@ func (v *evaluation) sayVerdict(a *asked, c comparison, f Finding) string {
 		return fmt.Sprintf("beyond the limit, after %s of at least %s canary requests", number(v.requests.Canary), number(v.least))
 	}
 	return "not within the limit yet" + v.byThreshold(a) + more(f.Needed)
+}
+
+// sayProof says what was shown.
+func (v *evaluation) sayProof(a *asked) string {
+	switch _, upper := a.interval(); {
+	case a.test.proven:
+		return "shown to be within the limit"
+	case a.isOnLadder():
+		return fmt.Sprintf("a change of %.3g %% and more is ruled out, which is enough for this stage", 100*upper)
+	}
+	return "within the limit, to be shown after the last stage"
 }
 
 // byThreshold says where the sequential method has no test.

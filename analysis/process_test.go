@@ -9,32 +9,35 @@ import (
 // The stream of the reference values: n_c, x_c, n_s, x_s per poll, with a weight change before the fourth.
 var referencePolls = [][4]float64{{50, 2, 950, 9}, {40, 0, 960, 12}, {60, 5, 940, 8}, {150, 9, 850, 10}, {0, 0, 1000, 11}, {30, 4, 970, 0}}
 
+// shares is a hypothesis on a ratio, with a and b as they are.
+func shares(a, b float64, on side) hypothesis {
+	return hypothesis{meter: &meter{metric: Metric{Name: "error_rate", Kind: Ratio}}, side: on, phi: 1, rate: twoRate{a: a, b: b}}
+}
+
 // The values were computed by another implementation, in plain arithmetic.
 func TestTwoRateAgainstReferenceValues(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ a, b, worse, within float64 }{
-		{0, 1.1, 142531.203612, 0.132183349935},
-		{0.001, 1.1, 53807.1516786, 0.134874721345},
-		{0.02, 0.98, 6.77046772257, 0.196915409001},
-		{0.001, 1.5, 1480.26315421, 0.150710590538},
+		{0, 1.1, 296697.665495, 0.309629595256},
+		{0.001, 1.1, 144189.193375, 0.14152703121},
+		{0.02, 0.98, 17.6257121151, 0.00199705415091},
+		{0.001, 1.5, 4176.06611225, 0.0196703925019},
 	} {
 		t.Run(fmt.Sprintf("p_c <= %g + %g p_s", tt.a, tt.b), func(t *testing.T) {
 			t.Parallel()
-			worse, within := newTwoRate(tt.a, tt.b, worseBets), newTwoRate(tt.a, tt.b, withinBets)
-			up, down := newMixture(len(worseBets)), newMixture(len(withinBets))
-			logE := make([]float64, 20)
+			limit, opposite := shares(tt.a, tt.b, worse), shares(tt.a, tt.b, within)
+			opposite.meter = limit.meter
+			up, down := newMixture(worseWeights), newMixture(withinWeights)
+			scratch := make([]float64, 20)
 			for i, p := range referencePolls {
 				if i == 3 {
 					up.spend(weightShare)
 				}
-				if worse.factors(p[0], p[1], p[2], p[3], logE[:len(worseBets)]) {
-					up.begin(firstShare, 0.001)
-					up.multiply(logE[:len(worseBets)], false)
-				}
-				if within.factors(p[0], p[1], p[2], p[3], logE[:len(withinBets)]) {
-					down.begin(1, 0)
-					down.multiply(logE[:len(withinBets)], false)
-				}
+				var s view
+				s.of(rates(p[2], p[3], p[0], p[1]))
+				limit.take(&s, &up, firstShare, 0.001, false, scratch)
+				opposite.take(&s, &down, 1, 0, false, scratch)
+				limit.meter.past.add(p[2], p[3])
 			}
 			if got := up.value(); !near(got, tt.worse, 1e-10) {
 				t.Errorf("E is %.12g against the null, want %.12g", got, tt.worse)
@@ -48,42 +51,56 @@ func TestTwoRateAgainstReferenceValues(t *testing.T) {
 
 func TestMeanTestAgainstReferenceValues(t *testing.T) {
 	t.Parallel()
-	test := meanTest{b: 1.1, sign: 1, bets: meanBets}
-	m := newMixture(len(meanBets))
-	var stable, canary variance
-	logE := make([]float64, len(meanBets))
-	want := []float64{1, 1, 0.829097698783, 0.847843019321, 0.892255275364, 1.18200615604}
+	h := hypothesis{meter: &meter{metric: Metric{Kind: Mean}}, phi: 1, mean: meanTest{b: 1.1, sign: 1}}
+	m := newMixture(meanWeights)
+	want := []float64{1, 1, 0.788888715244, 0.752795815421, 0.847865927585, 1.54682437258}
 	for i, p := range [][4]float64{{50, 60, 950, 900}, {40, 52, 960, 1000}, {60, 75, 940, 880}, {150, 190, 850, 860}, {30, 41, 970, 990}, {45, 70, 955, 930}} {
-		if test.factors(stable, canary, Counts{N: p[2], X: p[3]}, Counts{N: p[0], X: p[1]}, logE) {
-			m.begin(firstShare, 0.001)
-			m.multiply(logE, false)
-		}
-		canary.add(p[0], p[1])
-		stable.add(p[2], p[3])
+		var v view
+		v.of(rates(p[2], p[3], p[0], p[1]))
+		h.take(&v, &m, firstShare, 0.001, false, make([]float64, 20))
+		h.meter.varCanary.add(p[0], p[1])
+		h.meter.varStable.add(p[2], p[3])
 		if got := m.value(); !near(got, want[i], 1e-10) {
 			t.Errorf("E is %.12g after poll %d, want %.12g", got, i, want[i])
 		}
 	}
 }
 
-// At a=0, a bet is the likelihood ratio of the canary's share of all events: Lindon, Sanden & Shirikian 2022.
+// At a=0 and without a foretold rate, a bet is the likelihood ratio of the canary's share of all events: Lindon, Sanden & Shirikian 2022.
 func TestTwoRateIsTheConditionalBinomialTest(t *testing.T) {
 	t.Parallel()
-	test := newTwoRate(0, 1.1, worseBets)
-	logE := make([]float64, len(worseBets))
-	test.factors(50, 7, 950, 20, logE)
 	kappa := 1.1 * 50 / 950
 	theta := kappa / (1 + kappa)
-	for g, rho := range test.rho {
-		bet := rho * kappa / (1 + rho*kappa)
-		want := 7*math.Log(bet/theta) + 20*math.Log((1-bet)/(1-theta))
-		if !near(logE[g], want, 1e-12) {
-			t.Errorf("bet %d: log e is %g, want %g", g, logE[g], want)
+	for _, counted := range []bool{false, true} {
+		test := twoRate{b: 1.1, counted: counted}
+		d, _ := test.draw(50, 7, 950, 20, 0)
+		for _, bet := range worseBets {
+			rho := math.Exp(bet)
+			share := rho * kappa / (1 + rho*kappa)
+			want := 7*math.Log(share/theta) + 20*math.Log((1-share)/(1-theta))
+			if got := test.factor(&d, bet); !near(got, want, 1e-12) {
+				t.Errorf("ln ρ %g: log e is %g, want %g", bet, got, want)
+			}
 		}
 	}
 }
 
-// Each poll's factor has an expectation of at most 1 wherever the null holds, by exact enumeration of both versions' outcomes.
+// An absolute limit is tested by the likelihood ratio of a binomial.
+func TestTwoRateOfOneSample(t *testing.T) {
+	t.Parallel()
+	test := twoRate{a: 0.05}
+	d, _ := test.draw(100, 9, 0, 0, 0)
+	for _, bet := range []float64{0.3, -0.5} {
+		p := 0.05 * math.Exp(bet)
+		want := 9*math.Log(p/0.05) + 91*math.Log((1-p)/0.95)
+		if got := test.factor(&d, bet); !near(got, want, 1e-12) {
+			t.Errorf("ln ρ %g: log e is %g, want %g", bet, got, want)
+		}
+	}
+}
+
+// Each poll's factor has an expectation of at most 1 wherever the null holds, whatever was foretold of stable, by exact enumeration of both
+// versions' outcomes.
 func TestTwoRateExpectsAtMostOneUnderTheNull(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ a, b, ps, nc, ns float64 }{
@@ -91,28 +108,32 @@ func TestTwoRateExpectsAtMostOneUnderTheNull(t *testing.T) {
 		{0.05, 0, 0.3, 25, 7}, {0.05, 0, 0, 25, 0}, {0.2, 0, 0, 3, 0}, {-0.05, 1.05, 0.4, 12, 30},
 	} {
 		pc := tt.a + tt.b*tt.ps
-		for _, direction := range []struct {
-			name string
-			bets []float64
-		}{{"worse", worseBets}, {"within", withinBets}} {
-			test := newTwoRate(tt.a, tt.b, direction.bets)
-			mean, logE := make([]float64, len(direction.bets)), make([]float64, len(direction.bets))
-			for xc := range int(tt.nc) + 1 {
-				for xs := range int(tt.ns) + 1 {
-					if !test.factors(tt.nc, float64(xc), tt.ns, float64(xs), logE) {
-						t.Fatal("no evidence")
-					}
-					chance := probability(int(tt.nc), xc, pc) * probability(int(tt.ns), xs, tt.ps)
-					for g, le := range logE {
-						mean[g] += chance * math.Exp(le)
-					}
-				}
+		for _, bets := range [][]float64{worseBets, {-4, -2, -0.7, -0.1, -0.02}} {
+			for _, thetaS := range []float64{0, tt.ps, tt.ps / 5, min(0.8, 3*tt.ps+0.01), 0.6} {
+				expectAtMostOne(t, twoRate{a: tt.a, b: tt.b}, pc, tt.ps, tt.nc, tt.ns, thetaS, bets)
 			}
-			for g, m := range mean {
-				if m > 1+1e-9 || m <= 0 {
-					t.Errorf("%+v, %s, bet %d: E[e] is %.12g, want at most 1", tt, direction.name, g, m)
-				}
+		}
+	}
+}
+
+func expectAtMostOne(t *testing.T, test twoRate, pc, ps, nc, ns, thetaS float64, bets []float64) {
+	t.Helper()
+	mean := make([]float64, len(bets))
+	for xc := range int(nc) + 1 {
+		for xs := range int(ns) + 1 {
+			d, ok := test.draw(nc, float64(xc), ns, float64(xs), thetaS)
+			if !ok { // no bet is made
+				return
 			}
+			chance := probability(int(nc), xc, pc) * probability(int(ns), xs, ps)
+			for g, bet := range bets {
+				mean[g] += chance * math.Exp(test.factor(&d, bet))
+			}
+		}
+	}
+	for g, m := range mean {
+		if m > 1+1e-9 || m <= 0 {
+			t.Errorf("%+v at %g and %g, foretold %g, ln ρ %g: E[e] is %.12g, want at most 1", test, pc, ps, thetaS, bets[g], m)
 		}
 	}
 }
@@ -127,38 +148,49 @@ func probability(n, k int, p float64) float64 {
 
 func TestNoEvidence(t *testing.T) {
 	t.Parallel()
-	logE := make([]float64, len(worseBets))
-	relative, absolute := newTwoRate(0.001, 1.1, worseBets), newTwoRate(0.05, 0, worseBets)
-	if relative.factors(0, 0, 100, 3, logE) || relative.factors(100, 30, 0, 0, logE) || absolute.factors(0, 0, 100, 3, logE) {
-		t.Error("a poll with only one version is evidence")
+	relative, absolute := twoRate{a: 0.001, b: 1.1}, twoRate{a: 0.05}
+	for _, n := range [][2]float64{{0, 100}, {100, 0}} {
+		if _, ok := relative.draw(n[0], 3, n[1], 3, 0); ok {
+			t.Errorf("a poll of %g and %g trials is evidence", n[0], n[1])
+		}
 	}
-	if !absolute.factors(100, 30, 0, 0, logE) {
+	if _, ok := absolute.draw(0, 0, 100, 3, 0); ok {
+		t.Error("a poll without the canary is evidence")
+	}
+	if _, ok := absolute.draw(100, 30, 0, 0, 0); !ok {
 		t.Error("an absolute limit needs stable")
+	}
+	if _, ok := (twoRate{a: 0.5, b: 1}).draw(100, 30, 100, 30, 0.6); ok {
+		t.Error("a null that holds whatever happens can be bet against")
 	}
 }
 
 func TestMixtureStaysFiniteAtExtremes(t *testing.T) {
 	t.Parallel()
-	test := newTwoRate(0.001, 1.1, worseBets)
-	for _, sign := range []float64{0, 1} {
-		m, logE := newMixture(len(worseBets)), make([]float64, len(worseBets))
-		for range 10_000 {
-			test.factors(1e6, sign*1e6, 1e6, (1-sign)*1e6, logE)
-			m.begin(firstShare, 0.001)
-			m.multiply(logE, false)
-		}
-		if v := m.value(); !finite(v) || v < 0 || (sign == 1) != (v == mostEValue) {
-			t.Errorf("E is %g", v)
+	for _, test := range []twoRate{{a: 0.001, b: 1.1}, {b: 1}, {a: 0.3}, {b: 1.1, counted: true}, {a: 0.02, b: 0.98}} {
+		for _, share := range []float64{0, 1} {
+			m, logE := newMixture(worseWeights), make([]float64, len(worseBets))
+			for range 10_000 {
+				d, _ := test.draw(1e6, share*1e6, 1e6, (1-share)*1e6, 1e-6)
+				for g, bet := range worseBets {
+					logE[g] = test.factor(&d, bet)
+				}
+				m.begin(firstShare, 0.001)
+				m.multiply(logE, false)
+			}
+			if v := m.value(); !finite(v) || v < 0 || (share == 1) != (v == mostEValue) {
+				t.Errorf("%+v: E is %g", test, v)
+			}
 		}
 	}
 }
 
 func TestCappedPollsBringNoEvidence(t *testing.T) {
 	t.Parallel()
-	m := newMixture(3)
+	m := newMixture(logShares([]float64{1, 2, 1}))
 	m.begin(firstShare, 0)
 	m.multiply([]float64{2, 0.5, -1}, true)
-	if got, want := m.value(), 0.5+0.5*(2+math.Exp(-1))/3; !near(got, want, 1e-12) {
+	if got, want := m.value(), 0.2+0.8*(3+math.Exp(-1))/4; !near(got, want, 1e-12) {
 		t.Errorf("E is %g, want %g", got, want)
 	}
 }
@@ -178,7 +210,7 @@ func TestHistogram(t *testing.T) {
 		r    rounding
 		want float64
 	}{{interpolated, 20 + 40*2.0/3}, {up, 60}, {down, 20}} {
-		if got := above(bounds, buckets, 0.3, tt.r); !near(got, tt.want, 1e-12) {
+		if got := tailsOf(buckets, nil).above(bounds, 0.3, tt.r); !near(got, tt.want, 1e-12) {
 			t.Errorf("%g are above 0.3 with rounding %d, want %g", got, tt.r, tt.want)
 		}
 	}

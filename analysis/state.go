@@ -11,7 +11,8 @@ import (
 	"slices"
 )
 
-const stateVersion = 1
+// stateVersion 2 has other bets than 1, ladders, the share of traffic and stable's past. A state of version 1 is still read.
+const stateVersion = 2
 
 // ErrNewer is the error of Restore for a state that a newer version of this package wrote.
 var ErrNewer = errors.New("the state is of a newer version")
@@ -28,6 +29,8 @@ type state struct {
 	Bounds   []floats               `json:"bounds,omitempty"` // of histograms, each once
 	Metrics  map[string]*meterState `json:"metrics"`
 	Tests    map[string]*testState  `json:"tests,omitempty"`
+	Ladders  map[string]halves      `json:"ladders,omitempty"` // by metric
+	Traffic  *trafficState          `json:"traffic,omitempty"`
 	Streaks  map[string]int         `json:"streaks,omitempty"` // by check
 }
 
@@ -38,6 +41,7 @@ type meterState struct {
 	Baseline  *tallyState `json:"baseline,omitempty"`
 	Trials    float64     `json:"trials,omitempty"` // the canary's, of the whole rollout
 	Events    float64     `json:"events,omitempty"`
+	Past      *[2]float64 `json:"past,omitempty"`   // what stable did before: n and x
 	Before    counts      `json:"before,omitempty"` // the reference
 	Now       counts      `json:"now,omitempty"`
 	Polls     int         `json:"polls,omitempty"`
@@ -69,6 +73,14 @@ type mixtureState struct {
 	LogS    floats  `json:"s"`
 	Unspent float64 `json:"u"`
 	Begun   bool    `json:"b,omitempty"`
+}
+
+type trafficState struct {
+	More  floats     `json:"more"`
+	Less  floats     `json:"less"`
+	Units [2]float64 `json:"units"`
+	Begun bool       `json:"begun,omitempty"`
+	Off   bool       `json:"off,omitempty"`
 }
 
 // floats are written as the base64 of their bits: half as long as in decimals, exact, and with room for -Inf.
@@ -144,7 +156,8 @@ func (e *Engine) State() (json.RawMessage, error) {
 	s := state{
 		Version: stateVersion, Poll: e.poll, Stage: e.stage, Weight: e.weight,
 		Requests: [2]float64{e.requests.Stable, e.requests.Canary}, Frozen: e.frozen, Ignored: e.ignored,
-		Metrics: map[string]*meterState{}, Tests: map[string]*testState{}, Streaks: map[string]int{},
+		Metrics: map[string]*meterState{}, Tests: map[string]*testState{}, Ladders: map[string]halves{}, Streaks: map[string]int{},
+		Traffic: e.traffic.save(),
 	}
 	for _, mt := range e.meters {
 		saved := mt.save()
@@ -158,6 +171,11 @@ func (e *Engine) State() (json.RawMessage, error) {
 			saved.Within = &within
 		}
 		s.Tests[t.key] = saved
+	}
+	for _, g := range e.groups {
+		if g.ladder != nil {
+			s.Ladders[g.key()] = g.ladder.save()
+		}
 	}
 	for _, a := range e.asked {
 		if a.streak > 0 {
@@ -210,8 +228,8 @@ func (e *Engine) restore(raw json.RawMessage) error {
 	if version.Version > stateVersion {
 		return fmt.Errorf("%w: %d, want at most %d", ErrNewer, version.Version, stateVersion)
 	}
-	if version.Version != stateVersion {
-		return fmt.Errorf("version %d, want %d", version.Version, stateVersion)
+	if version.Version < 1 {
+		return fmt.Errorf("version %d, want 1 to %d", version.Version, stateVersion)
 	}
 	var s state
 	d := json.NewDecoder(bytes.NewReader(raw))
@@ -254,35 +272,57 @@ func (e *Engine) restoreParts(s state) error {
 		if saved == nil || (saved.Within != nil) != (len(t.within.logS) > 0) {
 			return fmt.Errorf("it has no test %s: it is of another rollout", t.key)
 		}
-		if err := t.load(saved); err != nil {
+		if err := t.load(saved, s.Version); err != nil {
 			return fmt.Errorf("test %s: %w", t.key, err)
 		}
 	}
 	for _, a := range e.asked {
 		a.streak = min(valueStreak, max(0, s.Streaks[a.key()]))
 	}
-	return nil
+	if s.Version == 1 {
+		return nil
+	}
+	for _, g := range e.groups {
+		if g.ladder == nil {
+			continue
+		}
+		if err := g.ladder.load(s.Ladders[g.key()]); err != nil {
+			return fmt.Errorf("ladder %s: %w", g.key(), err)
+		}
+	}
+	return e.traffic.load(s.Traffic)
 }
 
-func (t *test) load(s *testState) error {
+func (t *test) load(s *testState, version int) error {
 	t.proven = s.Proven
 	if s.Within != nil {
-		if err := t.within.load(*s.Within); err != nil {
+		if err := t.within.load(*s.Within, version); err != nil {
 			return err
 		}
 	}
-	return t.worse.load(s.Worse)
+	return t.worse.load(s.Worse, version)
 }
 
 func (m *mixture) save() mixtureState {
 	return mixtureState{LogS: m.logS, Unspent: m.unspent, Begun: m.begun}
 }
 
-func (m *mixture) load(s mixtureState) error {
-	if len(s.LogS) != len(m.logS) || !(s.Unspent >= 0 && s.Unspent <= 1) {
-		return fmt.Errorf("%d bets and %g unspent, want %d and at most 1", len(s.LogS), s.Unspent, len(m.logS))
+func (m *mixture) load(s mixtureState, version int) error {
+	if !(s.Unspent >= 0 && s.Unspent <= 1) {
+		return fmt.Errorf("%g is unspent, want 0 to 1", s.Unspent)
+	}
+	m.unspent, m.begun = s.Unspent, s.Begun
+	if version == 1 { // bets that are made no longer, each of the same weight: their wealth goes to those that are
+		if len(s.LogS) == 0 {
+			return errors.New("there are no bets")
+		}
+		old := mixture{logS: s.LogS}
+		m.refill(old.value() / float64(len(s.LogS)))
+		return nil
+	}
+	if len(s.LogS) != len(m.logS) {
+		return fmt.Errorf("%d bets, want %d", len(s.LogS), len(m.logS))
 	}
 	copy(m.logS, s.LogS)
-	m.unspent, m.begun = s.Unspent, s.Begun
 	return nil
 }

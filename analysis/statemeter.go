@@ -11,7 +11,7 @@ func (mt *meter) save() *meterState {
 		Trials: mt.trials, Events: mt.events,
 		Stable: mt.stable.save(), Canary: mt.canary.save(), Baseline: mt.baseline.save(),
 		Before: mt.reference.before, Now: mt.reference.now, Polls: mt.reference.polls,
-		VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
+		Past: mt.past.save(), VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
 	}
 	if mt.ring != nil {
 		s.Ring = &ringState{Next: mt.ring.next}
@@ -40,6 +40,10 @@ func (mt *meter) load(s *meterState) error {
 	mt.stable, mt.canary, mt.baseline = s.Stable.load(), s.Canary.load(), s.Baseline.load()
 	mt.reference = reference{before: s.Before, now: s.Now, polls: s.Polls}
 	mt.varStable, mt.varCanary = loadVariance(s.VarStable), loadVariance(s.VarCanary)
+	if s.Past != nil {
+		mt.past = past{n: s.Past[0], x: s.Past[1]}
+	}
+	mt.look()
 	if mt.ring == nil {
 		return nil
 	}
@@ -88,4 +92,11 @@ func loadVariance(s *[5]float64) variance {
 		return variance{}
 	}
 	return variance{sum: s[0], terms: s[1], lastN: s[2], lastAvg: s[3], n: s[4]}
+}
+
+func (p past) save() *[2]float64 {
+	if p == (past{}) {
+		return nil
+	}
+	return &[2]float64{p.n, p.x}
 }

@@ -2,67 +2,104 @@ package analysis
 
 import "math"
 
-// twoRate bets on p_c > a + b·p_s from the events of two versions, against the null p_c ≤ a + b·p_s. Outcomes lie in [0,1], parts of
-// an event included. For a bet ρ, with κ = b·n_c/n_s, α = ρ(1+κ)/(1+ρκ) and β = (1+κ)/(1+ρκ):
+// twoRate bets on p_c > a + b·p_s from the events of two versions, against the null p_c ≤ a + b·p_s; with bets below 0 on p_c < a + b·p_s,
+// against the opposite null. Trials have outcomes in [0,1], parts of an event included. With a rate θ_s of stable that was foretold from the
+// polls before, θ_c = a + b·θ_s, κ = b·n_c/n_s and a stake λ:
 //
-//	log e = x_c·ln α + x_s·ln β − (α−1)·a·n_c
+//	e = (1+(1−θ_c)λ)^x_c · (1−θ_cλ)^(n_c−x_c) · (1−(1−θ_s)κλ)^x_s · (1+θ_sκλ)^(n_s−x_s)
 //
-// Since E[α^X] ≤ exp(m(α−1)) for X in [0,1] with mean m, and β = 1−κ(α−1), the stable rate cancels and E[e] ≤ 1, whatever the split, the
-// pace and a drift that both share. At a=0 and equality it is the conditional binomial test of two Poisson rates: Lindon, Sanden &
-// Shirikian, "Rapid Regression Detection in Software Deployments through Sequential Testing" (KDD 2022). With b=0 there is one
-// sample: α=ρ, β=1, and stable is not needed. Bets below ρ=1 test the opposite null, p_c ≥ a + b·p_s.
+// A canary trial's factor has the expectation 1+(p_c−θ_c)λ at most, since (1+(1−θ)λ)^x·(1−θλ)^(1−x) is convex in x; a stable trial's has
+// 1−(p_s−θ_s)κλ. As 1+u ≤ eᵘ, E[e] ≤ exp(n_c·λ·(p_c−a−b·p_s)) ≤ 1 under the null: whatever θ_s is, whatever the split and the pace, and when
+// both rates drift. θ_s only decides how much is won. It is a test by betting (Waudby-Smith & Ramdas, "Estimating means of bounded random
+// variables by betting", 2024) for two samples, as Turner, Ly & Grünwald's for proportions ("Generic E-variables for exact sequential
+// k-sample tests that allow for optional stopping", 2024). At θ_s = 0 and a = 0 it is the conditional binomial test of two Poisson rates: Lindon,
+// Sanden & Shirikian, "Rapid Regression Detection in Software Deployments through Sequential Testing" (KDD 2022).
+//
+// A bet is named by ln ρ, ρ = (p_c/p_s) / (θ_c/θ_s) as it is hoped for. The optimal stake for it is λ = (α−1)/(1−θ_c) with
+// α = ρ(1+κ)/(1+ρκ), so α−1 = (ρ−1)/(1+ρκ), short of what could lose everything.
 type twoRate struct {
 	a, b float64
-	bets []float64 // ln ρ
-	rho  []float64
+	// counted is for events that are no outcomes of trials, such as violations: several may fall on a trial. θ is 0 then, and a poll's
+	// e = (1+λ)^x_c · (1−κλ)^x_s · exp(−λ·a·n_c), which is exact for Poisson counts.
+	counted bool
 }
 
-// The bets as ln ρ: those above 0 look for a canary beyond its limit, those below for one within it.
+// most is the largest part of the wealth that one trial may take.
+const most = 0.999
+
+// draw is one poll's trials, with what all bets on it share.
+type draw struct {
+	nc, xc, ns, xs float64
+	thetaC, thetaS float64
+	kappa          float64 // b·n_c/n_s
+}
+
+// draw prepares a poll. It reports false where there is no evidence: without canary trials, without stable ones where b > 0, or with a null
+// that holds whatever happens.
+func (t twoRate) draw(nc, xc, ns, xs, thetaS float64) (draw, bool) {
+	s := draw{nc: nc, xc: xc, ns: ns, xs: xs, thetaS: thetaS}
+	if nc <= 0 || (t.b != 0 && ns <= 0) {
+		return s, false
+	}
+	if t.b != 0 {
+		s.kappa = t.b * nc / ns
+	}
+	if t.counted {
+		s.thetaS = 0
+		return s, true
+	}
+	s.nc, s.ns = max(nc, xc), max(ns, xs) // an event may be counted before its trial
+	s.thetaC = t.a + t.b*thetaS
+	return s, s.thetaC >= 0 && s.thetaC < 1
+}
+
+// factor is the log of one bet's factor.
+func (t twoRate) factor(s *draw, bet float64) float64 {
+	more := math.Expm1(bet)                     // ρ−1
+	tilt := more / (1 + s.kappa + more*s.kappa) // α−1
+	if t.counted {
+		tilt = min(tilt, most/max(s.kappa, 1e-300))
+		return s.xc*math.Log1p(tilt) + s.xs*math.Log1p(-s.kappa*tilt) - tilt*t.a*s.nc
+	}
+	stake := tilt / (1 - s.thetaC)
+	stableWin, stableLoss := s.kappa*s.thetaS, s.kappa*(1-s.thetaS)
+	if stake > 0 {
+		stake = min(stake, most/max(s.thetaC, stableLoss))
+	} else {
+		stake = max(stake, -most/max(1-s.thetaC, stableWin))
+	}
+	log := s.xc*math.Log1p((1-s.thetaC)*stake) + (s.nc-s.xc)*math.Log1p(-s.thetaC*stake)
+	if s.kappa == 0 {
+		return log
+	}
+	return log + s.xs*math.Log1p(-stableLoss*stake) + (s.ns-s.xs)*math.Log1p(stableWin*stake)
+}
+
+// The bets against the null, as ln ρ: from a canary 1.05 times beyond its limit to one that does nothing but fail. Wealth lies where regressions are
+// likely, 1.2 to 3 times beyond.
 var (
-	worseBets  = geometric(0.05, 1.6, 11)
-	withinBets = geometric(-0.04, 1.55, 10)
+	worseBets    = geometric(0.045, 2, 8)
+	worseWeights = bell(worseBets, 0.45, 0.9, 0.06)
 )
 
-func newTwoRate(a, b float64, bets []float64) twoRate {
-	t := twoRate{a: a, b: b, bets: bets, rho: make([]float64, len(bets))}
-	for g, bet := range bets {
-		t.rho[g] = math.Exp(bet)
-	}
-	return t
-}
+// The bets against the opposite null, in multiples of the bet that is optimal for a canary that equals stable. Wealth lies on those near it.
+var (
+	withinBets    = []float64{0.4, 0.7, 1, 1.6, 2.6}
+	withinWeights = logShares([]float64{0.15, 0.25, 0.35, 0.2, 0.05})
+)
 
-// factors writes the logs of one poll's factors to logE, one per bet, and reports whether there was any evidence: there is none
-// without canary trials, nor without stable ones where b > 0.
-func (t twoRate) factors(nc, xc, ns, xs float64, logE []float64) bool {
-	if nc <= 0 || (t.b != 0 && ns <= 0) {
-		return false
-	}
-	kappa := 0.0
-	if t.b != 0 {
-		kappa = t.b * nc / ns
-	}
-	log := math.Log1p(kappa)
-	for g, bet := range t.bets {
-		logBeta := log - math.Log1p(t.rho[g]*kappa)
-		logAlpha := bet + logBeta
-		le := xc*logAlpha + xs*logBeta
-		if t.a != 0 {
-			le -= math.Expm1(logAlpha) * t.a * nc
-		}
-		logE[g] = le
-	}
-	return true
-}
+// The boldest and the most timid bet for a canary that equals stable, as ln ρ.
+const (
+	boldest   = -4
+	mostTimid = -0.02
+)
 
-// growth is by how much the best bet's log wealth grows per canary trial at the rates seen, or 0 if none grows.
-func (t twoRate) growth(nc, xc, ns, xs float64) float64 {
-	logE := make([]float64, len(t.bets))
-	if !t.factors(nc, xc, ns, xs, logE) {
+// alike is the optimal bet, as ln ρ, against the opposite null for a canary whose rate would be target: stable's own, as a rule. It is 0, no
+// bet, where nothing is known.
+func (t twoRate) alike(target, thetaS float64) float64 {
+	limit := t.a + t.b*thetaS
+	if target <= 0 || limit <= 0 {
 		return 0
 	}
-	best := 0.0
-	for _, le := range logE {
-		best = max(best, le/nc)
-	}
-	return best
+	return min(mostTimid, max(boldest, math.Log(target/limit)))
 }

@@ -1,0 +1,276 @@
+// Package calibration learns from one version's history how much identical versions differ by chance: how its events cluster, how its
+// users differ, and what the analysis of a rollout would have made of it. It is pure: history in, numbers out.
+package calibration
+
+import (
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/analysis"
+)
+
+// By says what a history's units are.
+type By string
+
+// The units.
+const (
+	Whole     By = "whole"     // there is one: everything together
+	Instances By = "instances" // pods or processes, whichever requests they got
+	Users     By = "users"     // users or sessions, who stay with a version
+)
+
+// cells is how many groups users are put in for what is kept per poll. A router's buckets are finer, but no weight that has to be shown is
+// below 2.5 % of them; smaller ones take a part of a cell.
+const cells = 40
+
+// History is what one version's counters grew by, poll by poll. A Builder makes one.
+type History struct {
+	From    time.Time // the first poll is of (From, From+Step]
+	Step    time.Duration
+	Polls   int
+	By      By
+	Units   []Unit // at least one; of Users, they are groups of users
+	Metrics []analysis.Metric
+	// Users are the totals over the history by user and by the index of the metric. Only of Users.
+	Users map[string][]Total
+	// LeftOut is how many increments were not within the history.
+	LeftOut int
+}
+
+// Unit is a part of the traffic.
+type Unit struct {
+	Name     string
+	Requests []float32 // per poll
+	Columns  []Column  // as History.Metrics
+}
+
+// Column is one metric of one unit, per poll. It is empty where nothing was counted.
+type Column struct {
+	N, X    []float32
+	Bounds  []float64   // of kind quantile: as analysis.Sample
+	Buckets [][]float32 // of kind quantile, bucket by bucket: not cumulative, one more than Bounds
+}
+
+// Total is trials and events, or observations and their sum.
+type Total struct{ N, X float64 }
+
+// Span is the time that the history covers.
+func (h *History) Span() time.Duration { return time.Duration(h.Polls) * h.Step }
+
+// index is where a metric is in the columns, or -1.
+func (h *History) index(metric string) int {
+	return slices.IndexFunc(h.Metrics, func(m analysis.Metric) bool { return m.Name == metric })
+}
+
+// total is a metric's sum over all units and polls.
+func (h *History) total(metric int) Total {
+	var t Total
+	for _, u := range h.Units {
+		t.N += sum(u.Columns[metric].N)
+		t.X += sum(u.Columns[metric].X)
+	}
+	return t
+}
+
+func sum(column []float32) float64 {
+	s := 0.0
+	for _, v := range column {
+		s += float64(v)
+	}
+	return s
+}
+
+// Builder collects increments in any order.
+type Builder struct {
+	h       *History
+	units   map[string]int
+	buckets []map[float64][]*upTo // by unit, then bound; as the units
+	seen    []map[float64]int     // increments by bound, by metric
+}
+
+// upTo is the observations up to a bound, per poll.
+type upTo struct {
+	metric int
+	column []float32
+}
+
+// NewBuilder is a Builder of a history from one moment to another, in whole steps.
+func NewBuilder(metrics []analysis.Metric, from, to time.Time, step time.Duration, by By) *Builder {
+	h := &History{From: from, Step: step, Polls: int(to.Sub(from) / step), By: by, Metrics: metrics}
+	if by == Users {
+		h.Users = map[string][]Total{}
+	}
+	b := &Builder{h: h, units: map[string]int{}, seen: make([]map[float64]int, len(metrics))}
+	for i := range b.seen {
+		b.seen[i] = map[float64]int{}
+	}
+	return b
+}
+
+// slot is the poll of a moment, and whether there is one.
+func (b *Builder) slot(at time.Time) (int, bool) {
+	d := at.Sub(b.h.From)
+	i := int((d - 1) / b.h.Step)
+	if d <= 0 || i >= b.h.Polls {
+		b.h.LeftOut++
+		return 0, false
+	}
+	return i, true
+}
+
+// unit is a unit, which begins to exist when it is first named.
+func (b *Builder) unit(name string) (*Unit, int) {
+	if b.h.By == Users {
+		name = "group " + strconv.FormatUint(spread(name, "")%cells, 10)
+	}
+	i, ok := b.units[name]
+	if !ok {
+		i = len(b.h.Units)
+		b.units[name] = i
+		b.h.Units = append(b.h.Units, Unit{Name: name, Requests: make([]float32, b.h.Polls), Columns: make([]Column, len(b.h.Metrics))})
+		b.buckets = append(b.buckets, map[float64][]*upTo{})
+	}
+	return &b.h.Units[i], i
+}
+
+// Add adds trials and events, or observations and their sum, that ended at a moment. Of analysis.TotalRequests, n are the requests. A
+// metric that is not of the history is left out.
+func (b *Builder) Add(at time.Time, unit, metric string, n, x float64) {
+	slot, ok := b.slot(at)
+	if !ok {
+		return
+	}
+	u, _ := b.unit(unit)
+	if metric == analysis.TotalRequests {
+		u.Requests[slot] += float32(n)
+	}
+	m := b.h.index(metric)
+	if m < 0 {
+		return
+	}
+	c := &u.Columns[m]
+	if c.N == nil {
+		c.N, c.X = make([]float32, b.h.Polls), make([]float32, b.h.Polls)
+	}
+	c.N[slot] += float32(n)
+	c.X[slot] += float32(x)
+	if b.h.By == Users {
+		t := b.h.Users[unit]
+		if t == nil {
+			t = make([]Total, len(b.h.Metrics))
+			b.h.Users[unit] = t
+		}
+		t[m].N += n
+		t[m].X += x
+	}
+}
+
+// AddBucket adds observations up to a bound, as Prometheus's buckets count them: each holds those below it too. The bound of all of them is
+// +Inf.
+func (b *Builder) AddBucket(at time.Time, unit, metric string, bound, n float64) {
+	m := b.h.index(metric)
+	slot, ok := b.slot(at)
+	if m < 0 || !ok {
+		return
+	}
+	_, i := b.unit(unit)
+	b.seen[m][bound]++
+	of := b.buckets[i][bound]
+	held := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == m })
+	if held < 0 {
+		of = append(of, &upTo{metric: m, column: make([]float32, b.h.Polls)})
+		b.buckets[i][bound], held = of, len(of)-1
+	}
+	of[held].column[slot] += float32(n)
+}
+
+// History is what was added. The Builder is of no more use.
+func (b *Builder) History() *History {
+	for m := range b.h.Metrics {
+		if bounds := commonBounds(b.seen[m]); len(bounds) > 0 {
+			for i := range b.h.Units {
+				b.fill(m, i, bounds)
+			}
+		}
+	}
+	for i := range b.h.Units {
+		b.h.Units[i].countRequests()
+	}
+	if len(b.h.Units) == 0 {
+		b.h.Units = []Unit{{Requests: make([]float32, b.h.Polls), Columns: make([]Column, len(b.h.Metrics))}}
+	}
+	if len(b.h.Units) == 1 && b.h.By == Instances {
+		b.h.By = Whole
+	}
+	return b.h
+}
+
+// commonBounds are the bounds that were there nearly all the time, rising and without +Inf. Buckets that came or went with a deployment are
+// joined with the next ones.
+func commonBounds(seen map[float64]int) []float64 {
+	most := 0
+	for _, n := range seen {
+		most = max(most, n)
+	}
+	var out []float64
+	for bound, n := range seen {
+		if bound < inf && float64(n) >= 0.9*float64(most) {
+			out = append(out, bound)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fill turns the observations up to each bound into those of each bucket.
+func (b *Builder) fill(metric, unit int, bounds []float64) {
+	c := &b.h.Units[unit].Columns[metric]
+	columns := make([][]float32, len(bounds)+1)
+	for i, bound := range append(slices.Clone(bounds), inf) {
+		of := b.buckets[unit][bound]
+		if at := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == metric }); at >= 0 {
+			columns[i] = of[at].column
+		} else {
+			columns[i] = make([]float32, b.h.Polls)
+		}
+	}
+	c.N, c.X = slices.Clone(columns[len(bounds)]), make([]float32, b.h.Polls)
+	for poll := range b.h.Polls {
+		below := float32(0)
+		for i := range columns {
+			n := columns[i][poll]
+			columns[i][poll] = max(0, n-below)
+			below = max(below, n)
+		}
+		c.N[poll] = below
+	}
+	c.Bounds, c.Buckets = bounds, columns
+}
+
+// countRequests takes the metric with the most trials for the requests where none were counted.
+func (u *Unit) countRequests() {
+	if sum(u.Requests) > 0 {
+		return
+	}
+	most := 0.0
+	for _, c := range u.Columns {
+		if n := sum(c.N); n > most {
+			most = n
+			copy(u.Requests, c.N)
+		}
+	}
+}
+
+// spread hashes a name evenly: FNV-1a with the finaliser of MurmurHash3, as FNV alone is biased on names that differ in their last digits.
+func spread(name, salt string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(salt))
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(name))
+	x := h.Sum64()
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
