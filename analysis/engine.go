@@ -23,8 +23,9 @@ type Engine struct {
 	ignored  int64 // samples that could not be counted
 	traffic  traffic
 
-	scratch tally
-	floats  []float64
+	scratch    tally
+	floats     []float64
+	evaluation evaluation
 }
 
 // asked is a check with what judges it.

@@ -345,6 +345,24 @@ func BenchmarkObserveTenMetrics(b *testing.B) {
 	}
 }
 
+// A poll's whole analysis: what is observed, and what follows from it.
+func BenchmarkPollTenMetrics(b *testing.B) {
+	e := engine(b, tenMetrics(b))
+	e.BeginStage(0, 2500)
+	r := rand.New(rand.NewPCG(22, 1))
+	polls := make([]Poll, 64)
+	for i := range polls {
+		polls[i] = tenPoll(r, 0, 2500)
+	}
+	b.ReportAllocs()
+	for n := int64(1); b.Loop(); n++ {
+		p := &polls[n%64]
+		p.Number = n
+		e.Observe(*p)
+		e.Peek(0, 50)
+	}
+}
+
 func BenchmarkEvaluateTenMetrics(b *testing.B) {
 	e := engine(b, tenMetrics(b))
 	e.BeginStage(0, 2500)

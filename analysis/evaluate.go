@@ -8,20 +8,40 @@ import (
 // Evaluate judges the checks in force in a stage. It changes nothing. Nothing is met, and no threshold violated, below minRequests
 // canary requests in the stage; rules on counted events and evidence do not wait for them.
 func (e *Engine) Evaluate(stage int, minRequests int64) Report {
-	v := &evaluation{Engine: e, stage: stage, least: max(1, float64(minRequests))}
+	r := e.Peek(stage, minRequests)
+	v := &e.evaluation
+	r.Findings = slices.Clone(r.Findings)
+	for i, a := range v.asked {
+		f, c := &r.Findings[i], v.compare(a)
+		f.Needed = v.needed(a, c, f.Verdict)
+		f.Note = v.note(a, c, *f)
+	}
+	return r
+}
+
+// Peek is Evaluate without what is said for people: Needed is NaN and Note empty. It allocates nothing: Findings are overwritten by the next
+// Peek or Evaluate.
+func (e *Engine) Peek(stage int, minRequests int64) Report {
+	v := &e.evaluation
+	v.Engine, v.stage, v.least = e, stage, max(1, float64(minRequests))
+	v.asked, v.findings = v.asked[:0], v.findings[:0]
 	for _, a := range e.asked {
 		if a.Stage == EveryStage || a.Stage == stage {
 			v.asked = append(v.asked, a)
 		}
 	}
+	for _, t := range e.tests {
+		t.value = t.worse.value()
+	}
 	v.now, v.gate = v.weigh(false), v.weigh(true)
-	r := Report{EValue: v.now.sum, Mismatch: e.traffic.mismatch(e.weight)}
+	for _, a := range v.asked {
+		v.findings = append(v.findings, v.finding(a))
+	}
+	r := Report{Findings: v.findings, EValue: v.now.sum, Mismatch: e.traffic.mismatch(e.weight)}
 	if len(e.tests) == 0 {
 		r.EValue = math.NaN()
 	}
-	for _, a := range v.asked {
-		f := v.finding(a)
-		r.Findings = append(r.Findings, f)
+	for _, f := range r.Findings {
 		r.Safety = r.Safety || f.Safety
 	}
 	r.Verdict, r.Gate = v.verdict(r.Findings, false), v.verdict(r.Findings, true)
@@ -31,12 +51,13 @@ func (e *Engine) Evaluate(stage int, minRequests int64) Report {
 	return r
 }
 
-// evaluation is one Evaluate.
+// evaluation is one Peek.
 type evaluation struct {
 	*Engine
 	least     float64 // canary requests in the stage
 	stage     int
 	asked     []*asked
+	findings  []Finding
 	now, gate evidence // of guards and stage checks, and with the promotion checks
 }
 
@@ -46,17 +67,16 @@ type evidence struct {
 	largest *test   // of the largest part of the sum
 }
 
-// weigh sums the evidence against the checks, that of each group once.
+// weigh sums the evidence against the checks: of each group, that of the test in force that has the most.
 func (v *evaluation) weigh(promotion bool) evidence {
 	var ev evidence
 	most := 0.0
-	inForce := func(t *test) bool {
-		return slices.ContainsFunc(v.asked, func(a *asked) bool { return a.test == t && (promotion || a.Role != RolePromotion) })
-	}
 	for _, g := range v.groups {
-		e, of := g.evidence(inForce)
-		if of == nil {
-			continue
+		e, of := 0.0, (*test)(nil)
+		for _, a := range v.asked {
+			if a.test != nil && a.test.group == g && (promotion || a.Role != RolePromotion) && (of == nil || a.test.evidence() > e) {
+				e, of = a.test.evidence(), a.test
+			}
 		}
 		ev.sum += g.share * e
 		if g.share*e > most {
@@ -84,8 +104,6 @@ func (v *evaluation) finding(a *asked) Finding {
 	}
 	f.Verdict = v.judge(a, c)
 	f.Safety = f.Verdict == Violated && a.Check.isRule(a.meter.metric)
-	f.Needed = v.needed(a, c, f.Verdict)
-	f.Note = v.note(a, c, f)
 	return f
 }
 

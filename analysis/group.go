@@ -1,7 +1,5 @@
 package analysis
 
-import "math"
-
 // group is the tests of one metric whose limits are nested: whoever keeps the tightest keeps all. They share one part of alpha. The
 // evidence of each counts at most as much as that against the tightest limit, so while the canary keeps its limits, all of them together
 // roll it back no more often than the tightest alone: several limits cost nothing.
@@ -84,15 +82,4 @@ func (e *Engine) share() {
 	for _, g := range e.groups {
 		g.share = 1 / (float64(len(groups)) * groups[g.meter])
 	}
-}
-
-// evidence is a group's: of the tests in force, the largest E-value.
-func (g *group) evidence(inForce func(*test) bool) (e float64, of *test) {
-	e = math.Inf(-1)
-	for _, t := range g.tests {
-		if inForce(t) && t.evidence() > e {
-			e, of = t.evidence(), t
-		}
-	}
-	return e, of
 }

@@ -135,12 +135,21 @@ type round struct {
 	alike  float64 // the optimal bet for a canary that equals stable; of side within only
 }
 
-// factor is the log of a bet's factor. With φ it is tempered: clumped requests say φ times less than independent ones.
+// factor is the log of a bet's factor: on a difference for means, else on ρ−1. With φ it is tempered: clumped requests say φ times less than
+// independent ones.
 func (r *round) factor(bet float64) float64 {
 	if r.isMean {
 		return r.gap.factor(bet) / r.phi
 	}
 	return r.rate.factor(&r.draw, bet) / r.phi
+}
+
+// fraction is the log of the factor of a multiple of the bet that is optimal for a canary that equals stable.
+func (r *round) fraction(multiple float64) float64 {
+	if r.isMean {
+		return r.factor(multiple * r.alike)
+	}
+	return r.factor(math.Expm1(multiple * r.alike))
 }
 
 // view is what both versions did, ready to be looked at by many hypotheses.

@@ -33,11 +33,11 @@ var (
 	falls = []float64{0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8}
 )
 
-// The bets of either side: as ln ρ, in standard deviations for means, and in multiples of a round's alike.
+// The bets of either side: on ln ρ of 0.15 and 0.6, in standard deviations for means, and in multiples of a round's alike.
 var (
-	rungWorse  = [rungBets]float64{0.15, 0.6}
-	rungMean   = [rungBets]float64{0.07, 0.3}
-	rungWithin = [rungBets]float64{0.5, 1.2}
+	rungWorse  = hopes(0.15, 0.6)
+	rungMean   = []float64{0.07, 0.3}
+	rungWithin = []float64{0.5, 1.2}
 )
 
 // newLadder is the ladder of a relative check that isTested.
@@ -83,16 +83,16 @@ func (rs *rungSide) observe(v *view, beta float64) {
 	if !ok {
 		return
 	}
-	bets, scale := rungWorse, 1.0
+	bets := rungWorse
 	switch {
 	case rs.hypothesis.side == within:
-		bets, scale = rungWithin, r.alike
+		bets = rungWithin
 	case r.isMean:
 		bets = rungMean
 	}
 	e := 0.0
 	for g, bet := range bets {
-		log := float64(rs.logS[g]) + r.factor(bet*scale)
+		log := float64(rs.logS[g]) + rs.hypothesis.log(&r, bet)
 		rs.logS[g] = float32(max(-math.MaxFloat32, log))
 		e += math.Exp(log)
 	}

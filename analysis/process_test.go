@@ -78,7 +78,7 @@ func TestTwoRateIsTheConditionalBinomialTest(t *testing.T) {
 			rho := math.Exp(bet)
 			share := rho * kappa / (1 + rho*kappa)
 			want := 7*math.Log(share/theta) + 20*math.Log((1-share)/(1-theta))
-			if got := test.factor(&d, bet); !near(got, want, 1e-12) {
+			if got := test.factor(&d, math.Expm1(bet)); !near(got, want, 1e-12) {
 				t.Errorf("ln ρ %g: log e is %g, want %g", bet, got, want)
 			}
 		}
@@ -93,7 +93,7 @@ func TestTwoRateOfOneSample(t *testing.T) {
 	for _, bet := range []float64{0.3, -0.5} {
 		p := 0.05 * math.Exp(bet)
 		want := 9*math.Log(p/0.05) + 91*math.Log((1-p)/0.95)
-		if got := test.factor(&d, bet); !near(got, want, 1e-12) {
+		if got := test.factor(&d, math.Expm1(bet)); !near(got, want, 1e-12) {
 			t.Errorf("ln ρ %g: log e is %g, want %g", bet, got, want)
 		}
 	}
@@ -127,7 +127,7 @@ func expectAtMostOne(t *testing.T, test twoRate, pc, ps, nc, ns, thetaS float64,
 			}
 			chance := probability(int(nc), xc, pc) * probability(int(ns), xs, ps)
 			for g, bet := range bets {
-				mean[g] += chance * math.Exp(test.factor(&d, bet))
+				mean[g] += chance * math.Exp(test.factor(&d, math.Expm1(bet)))
 			}
 		}
 	}
@@ -173,7 +173,7 @@ func TestMixtureStaysFiniteAtExtremes(t *testing.T) {
 			for range 10_000 {
 				d, _ := test.draw(1e6, share*1e6, 1e6, (1-share)*1e6, 1e-6)
 				for g, bet := range worseBets {
-					logE[g] = test.factor(&d, bet)
+					logE[g] = test.factor(&d, math.Expm1(bet))
 				}
 				m.begin(firstShare, 0.001)
 				m.multiply(logE, false)

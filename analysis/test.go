@@ -13,6 +13,7 @@ type test struct {
 	worse  mixture
 	within mixture // without bets where no proof is asked
 	proven bool    // within has reached 1/beta
+	value  float64 // of worse, at the last Peek
 }
 
 // newTest is the test of a check that isTested.
@@ -36,7 +37,15 @@ func (h *hypothesis) bets() (bets, logW []float64) {
 	case h.meter.metric.Kind == Mean:
 		return meanBets, meanWeights
 	}
-	return worseBets, worseWeights
+	return worseHopes, worseWeights
+}
+
+// log is that of the factor of one of a hypothesis's bets.
+func (h *hypothesis) log(r *round, bet float64) float64 {
+	if h.side == within {
+		return r.fraction(bet)
+	}
+	return r.factor(bet)
 }
 
 // observe takes one poll. With capped, evidence against the canary is dropped. It comes before the meter learns from it:
@@ -57,10 +66,7 @@ func (h *hypothesis) take(v *view, m *mixture, first, later float64, capped bool
 	bets, _ := h.bets()
 	logE := scratch[:len(bets)]
 	for g, bet := range bets {
-		if h.side == within {
-			bet *= r.alike
-		}
-		logE[g] = r.factor(bet)
+		logE[g] = h.log(&r, bet)
 	}
 	m.begin(first, later)
 	m.multiply(logE, capped)
@@ -68,7 +74,7 @@ func (h *hypothesis) take(v *view, m *mixture, first, later float64, capped bool
 }
 
 // evidence is the test's E-value against its limit, as far as it counts: that against the tightest limit of its group bounds it.
-func (t *test) evidence() float64 { return min(t.worse.value(), t.group.tightest.worse.value()) }
+func (t *test) evidence() float64 { return min(t.value, t.group.tightest.value) }
 
 // needed is how many more canary trials it takes, at the rates of a stage, until the evidence reaches a target; NaN if it does not get there.
 func (t *test) needed(v *view, target float64, on side) float64 {
@@ -96,10 +102,7 @@ func (h *hypothesis) growth(v *view) float64 {
 	best := 0.0
 	bets, _ := h.bets()
 	for _, bet := range bets {
-		if h.side == within {
-			bet *= r.alike
-		}
-		best = max(best, r.factor(bet)/n)
+		best = max(best, h.log(&r, bet)/n)
 	}
 	return best
 }

@@ -68,7 +68,7 @@ func (t *traffic) observe(p Poll) {
 		s, ok := null.draw(n, units.Canary, 0, 0, 0)
 		for g, hope := range trafficHopes {
 			if ok {
-				t.logS[on][g] += null.factor(&s, sign*hope) / phi
+				t.logS[on][g] += null.factor(&s, math.Expm1(sign*hope)) / phi
 			}
 			e += math.Exp(t.logS[on][g])
 		}

@@ -53,13 +53,13 @@ func (t twoRate) draw(nc, xc, ns, xs, thetaS float64) (draw, bool) {
 	return s, s.thetaC >= 0 && s.thetaC < 1
 }
 
-// factor is the log of one bet's factor.
-func (t twoRate) factor(s *draw, bet float64) float64 {
-	more := math.Expm1(bet)                     // ρ−1
+// factor is the log of the factor of the bet on ρ, given as ρ−1. Logarithms of 1+u are accurate to 1e-16, which trials don't multiply to
+// anything that counts.
+func (t twoRate) factor(s *draw, more float64) float64 {
 	tilt := more / (1 + s.kappa + more*s.kappa) // α−1
 	if t.counted {
 		tilt = min(tilt, most/max(s.kappa, 1e-300))
-		return s.xc*math.Log1p(tilt) + s.xs*math.Log1p(-s.kappa*tilt) - tilt*t.a*s.nc
+		return s.xc*math.Log(1+tilt) + s.xs*math.Log(1-s.kappa*tilt) - tilt*t.a*s.nc
 	}
 	stake := tilt / (1 - s.thetaC)
 	stableWin, stableLoss := s.kappa*s.thetaS, s.kappa*(1-s.thetaS)
@@ -68,11 +68,14 @@ func (t twoRate) factor(s *draw, bet float64) float64 {
 	} else {
 		stake = max(stake, -most/max(1-s.thetaC, stableWin))
 	}
-	log := s.xc*math.Log1p((1-s.thetaC)*stake) + (s.nc-s.xc)*math.Log1p(-s.thetaC*stake)
-	if s.kappa == 0 {
-		return log
+	log := (s.nc-s.xc)*math.Log(1-s.thetaC*stake) + (s.ns-s.xs)*math.Log(1+stableWin*stake)
+	if s.xc > 0 {
+		log += s.xc * math.Log(1+(1-s.thetaC)*stake)
 	}
-	return log + s.xs*math.Log1p(-stableLoss*stake) + (s.ns-s.xs)*math.Log1p(stableWin*stake)
+	if s.xs > 0 {
+		log += s.xs * math.Log(1-stableLoss*stake)
+	}
+	return log
 }
 
 // The bets against the null, as ln ρ: from a canary 1.05 times beyond its limit to one that does nothing but fail. Wealth lies where regressions are
@@ -80,7 +83,17 @@ func (t twoRate) factor(s *draw, bet float64) float64 {
 var (
 	worseBets    = geometric(0.045, 2, 8)
 	worseWeights = bell(worseBets, 0.45, 0.9, 0.06)
+	worseHopes   = hopes(worseBets...)
 )
+
+// hopes are bets ln ρ as ρ−1.
+func hopes(bets ...float64) []float64 {
+	out := make([]float64, len(bets))
+	for g, bet := range bets {
+		out[g] = math.Expm1(bet)
+	}
+	return out
+}
 
 // The bets against the opposite null, in multiples of the bet that is optimal for a canary that equals stable. Wealth lies on those near it.
 var (

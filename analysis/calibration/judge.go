@@ -37,7 +37,7 @@ func (r *run) judge(cfg analysis.Config, stop bool) (verdicts, error) {
 			report := engine.Evaluate(stage, r.stages[stage].MinRequests)
 			v.look(report)
 			if last {
-				v.end(report, stage, cfg.Floor)
+				v.end(report, stage, cfg)
 			}
 			if !v.takenBack && (report.Verdict == analysis.Violated || last && report.Gate == analysis.Violated) {
 				v.takenBack, v.at = true, at
@@ -60,25 +60,27 @@ func (v *verdicts) look(report analysis.Report) {
 }
 
 // end keeps what the estimates were when the stage would have been passed.
-func (v *verdicts) end(report analysis.Report, stage int, floor float64) {
+func (v *verdicts) end(report analysis.Report, stage int, cfg analysis.Config) {
 	for _, f := range report.Findings {
-		if f.CanaryN <= 0 || math.IsNaN(f.Change) {
-			continue
-		}
 		c, err := analysis.ParseCheck(f.Check)
-		if err != nil || (c.Op != analysis.Below && c.Op != analysis.AtMost) {
+		if err != nil || c.Change == "" || (c.Op != analysis.Below && c.Op != analysis.AtMost) || f.CanaryN <= 0 || math.IsNaN(f.Change) {
 			continue
 		}
 		key := asked{stage, f.Check}
 		v.changes[key] = f.Change
-		// From next to nothing the floor is allowed in absolute terms, as in the rollout.
-		v.beyond[key] = f.Change > f.Limit && !(f.CanaryEstimate <= floor+(1+f.Limit)*f.StableEstimate && f.StableX == f.StableX && f.Change > 0 && isShare(f))
+		v.beyond[key] = f.Change > f.Limit && f.CanaryEstimate > slack(f, cfg)
 	}
 }
 
-// isShare reports whether a finding is of events among trials.
-func isShare(f analysis.Finding) bool {
-	return !math.IsNaN(f.StableX) && f.StableN > 0 && f.StableEstimate == f.StableX/f.StableN && f.StableX <= f.StableN
+// slack is up to which value a canary is within a limit whatever the change: of shares that should be low, the floor is allowed in absolute
+// terms, as in the rollout.
+func slack(f analysis.Finding, cfg analysis.Config) float64 {
+	i := slices.IndexFunc(cfg.Metrics, func(m analysis.Metric) bool { return m.Name == f.Metric })
+	m := cfg.Metrics[i]
+	if (m.Kind != analysis.Ratio && m.Kind != analysis.Count) || m.Better == analysis.Higher {
+		return math.Inf(-1)
+	}
+	return cfg.Floor + (1+f.Limit)*f.StableEstimate
 }
 
 // replayAll judges n pseudo-rollouts.
