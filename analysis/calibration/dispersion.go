@@ -23,10 +23,10 @@ type Dispersion struct {
 
 // Spread is what blocks of one length said.
 type Spread struct {
-	Length time.Duration `json:"-"`
-	Phi    float64       `json:"phi"`   // the mean over the blocks
-	Draws  int           `json:"draws"` // pseudo-splits that say something new
-	Upper  float64       `json:"upper"` // Phi at its 95 % upper confidence limit
+	Seconds float64 `json:"seconds"` // length of a block
+	Phi     float64 `json:"phi"`     // the mean over the blocks
+	Draws   int     `json:"draws"`   // pseudo-splits that say something new
+	Upper   float64 `json:"upper"`   // Phi at its 95 % upper confidence limit
 }
 
 // blockLengths are how long events may cluster and still be seen to.
@@ -79,7 +79,7 @@ func (h *History) dispersion(metric int, rng *rand.Rand) Dispersion {
 		if m.blocks < leastBlocks {
 			continue
 		}
-		s := Spread{Length: length, Phi: m.mean(), Draws: m.draws}
+		s := Spread{Seconds: length.Seconds(), Phi: m.mean(), Draws: m.draws}
 		s.Upper = s.Phi * (1 + 1.645*math.Sqrt(2/float64(s.Draws)))
 		d.Blocks = append(d.Blocks, s)
 		if !(s.Upper <= d.Phi) { // true for NaN
