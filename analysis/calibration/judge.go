@@ -34,7 +34,7 @@ func (r *run) judge(cfg analysis.Config, stop bool) (verdicts, error) {
 	r.play(func(stage int) { engine.BeginStage(stage, r.stages[stage].Weight) },
 		func(p analysis.Poll, stage int, last bool, at time.Duration) bool {
 			engine.Observe(p)
-			report := engine.Evaluate(stage, r.stages[stage].MinRequests)
+			report := engine.Peek(stage, r.stages[stage].MinRequests)
 			v.look(report)
 			if last {
 				v.end(report, stage, cfg)
