@@ -64,6 +64,8 @@ func (s State) trouble() string {
 		return "the metrics source does not answer"
 	case s.PlaneDown != "":
 		return "the data plane does not answer"
+	case s.Mismatch != "":
+		return "the canary's share of traffic is not its weight"
 	}
 	return ""
 }

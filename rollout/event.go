@@ -106,9 +106,10 @@ type ObserveRequest struct {
 	Remaining Duration `json:"remaining"`
 	// Requests the stage has seen so far, against MinRequests.
 	Requests Requests `json:"requests"`
-	// Frozen and SourceDown are what the rollout knows already, so that only a change is reported.
+	// Frozen, SourceDown, PlaneDown and Mismatch are what the rollout knows already, so that only a change is reported.
 	Frozen     string `json:"frozen,omitempty"`
 	SourceDown string `json:"source_down,omitempty"`
+	Mismatch   string `json:"mismatch,omitempty"`
 	PlaneDown  string `json:"plane_down,omitempty"`
 	// Tolerate: a violation is known and waits for a human, so only a safety violation is reported.
 	Tolerate bool `json:"tolerate,omitempty"`
@@ -131,6 +132,7 @@ const (
 	FoundDrift     Finding = "drift"     // somebody else changed the weights, twice
 	FoundLost      Finding = "lost"      // another owner holds the route
 	FoundPlane     Finding = "plane"     // the data plane stopped answering, or answers again (PlaneDown)
+	FoundMismatch  Finding = "mismatch"  // the canary's share of traffic began or ceased to contradict its weight (Mismatch)
 )
 
 // ObserveResult is the outcome of one slice.
@@ -148,6 +150,7 @@ type ObserveResult struct {
 	Frozen     string          `json:"frozen,omitempty"`
 	SourceDown string          `json:"source_down,omitempty"`
 	PlaneDown  string          `json:"plane_down,omitempty"`
+	Mismatch   string          `json:"mismatch,omitempty"`
 	PutBack    string          `json:"put_back,omitempty"` // somebody else's change that was put back, the first time
 	Series     []Point         `json:"series,omitempty"`
 	Polls      int64           `json:"polls"`

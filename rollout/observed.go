@@ -103,10 +103,17 @@ func (m *machine) noticeChanges(r ObserveResult) {
 			m.decide(DecideThaw, Aviary, "judging again", nil, Info)
 		}
 	}
+	if (r.Mismatch == "") != (m.Mismatch == "") {
+		if r.Mismatch != "" {
+			m.decide(DecideMismatch, Aviary, "the canary's share of traffic is not its weight, nothing advances: "+r.Mismatch, nil, Warn)
+		} else {
+			m.decide(DecideMismatch, Aviary, "the canary's share of traffic agrees with its weight again", nil, Info)
+		}
+	}
 	if r.PutBack != "" {
 		m.decide(DecideDrift, Aviary, "somebody else changed the weights, they were put back: "+r.PutBack, nil, Warn)
 	}
-	m.SourceDown, m.PlaneDown, m.Frozen = r.SourceDown, r.PlaneDown, r.Frozen
+	m.SourceDown, m.PlaneDown, m.Frozen, m.Mismatch = r.SourceDown, r.PlaneDown, r.Frozen, r.Mismatch
 }
 
 // pauseItself pauses for a human. An earlier pause stays as it is, and the humans are told all the same.
@@ -148,6 +155,8 @@ func (m *machine) blocker(r ObserveResult) string {
 		return "the metrics source does not answer"
 	case m.PlaneDown != "":
 		return "the data plane does not answer"
+	case m.Mismatch != "":
+		return "the canary's share of traffic is not its weight"
 	case m.Requests.Canary < float64(need):
 		return fmt.Sprintf("%.0f of at least %d canary requests", m.Requests.Canary, need)
 	case r.Gate == Met:

@@ -113,6 +113,7 @@ func TestApprovalNeedsNumbers(t *testing.T) {
 		"source": func(s *State) { s.SourceDown = "timeout" },
 		"plane":  func(s *State) { s.PlaneDown = "timeout" },
 		"frozen": func(s *State) { s.Frozen = "stable.error_rate > 0.2" },
+		"share":  func(s *State) { s.Mismatch = "the canary got 1 %" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -148,6 +149,7 @@ func TestHoldUntilMaxHold(t *testing.T) {
 		"frozen":                  {PolicyPause, func(r *ObserveResult) { r.Frozen = "outage" }, "observing(paused)+Observe", "outage"},
 		"source down":             {PolicyPause, func(r *ObserveResult) { r.SourceDown = "503" }, "observing(paused)+Observe", "source"},
 		"plane down":              {PolicyPause, func(r *ObserveResult) { r.PlaneDown = "503" }, "observing(paused)+Observe", "data plane"},
+		"mismatch":                {PolicyPause, func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "observing(paused)+Observe", "share of traffic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -226,6 +228,7 @@ func TestChangesAreToldOnce(t *testing.T) {
 		"source": {func(r *ObserveResult) { r.SourceDown = "timeout" }, "metrics_source metrics_source"},
 		"plane":  {func(r *ObserveResult) { r.PlaneDown = "timeout" }, "data_plane data_plane"},
 		"freeze": {func(r *ObserveResult) { r.Frozen = "stable.error_rate > 0.2" }, "freeze thaw"},
+		"share":  {func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "traffic_share traffic_share"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -244,7 +247,7 @@ func TestChangesAreToldOnce(t *testing.T) {
 					case Tell:
 						kinds = append(kinds, string(c.Notice.Decision.Kind))
 					case Run:
-						if diff := cmp.Diff([]string{r.Frozen, r.SourceDown, r.PlaneDown}, []string{c.Observe.Frozen, c.Observe.SourceDown, c.Observe.PlaneDown}); diff != "" {
+						if diff := cmp.Diff([]string{r.Frozen, r.SourceDown, r.PlaneDown, r.Mismatch}, []string{c.Observe.Frozen, c.Observe.SourceDown, c.Observe.PlaneDown, c.Observe.Mismatch}); diff != "" {
 							t.Errorf("the next slice knows otherwise:\n%s", diff)
 						}
 					}
@@ -349,5 +352,24 @@ func TestCanceledBeforeAnythingMoved(t *testing.T) {
 	s, commands := Step(s, TaskFailed{ID: s.Task.ID, Type: ErrInvalidRollout, Reason: "no such agent"}, now)
 	if got := brief(s, commands); got != "canceled+Finish" {
 		t.Errorf("nothing was moved, and the plane knows no such agent: %s", got)
+	}
+}
+
+// TestAMismatchTakesNothingBack: it holds, whatever the slices say, and a new weight begins without it.
+func TestAMismatchTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	s, now := observing(t, func(spec *Spec) { spec.Stages[0].Approval, spec.Stages[0].OnHold = ApprovalNone, PolicyRollback })
+	for range 20 {
+		now = now.Add(time.Hour)
+		r := passed(time.Hour)
+		r.Finding, r.Mismatch = FoundMismatch, "1 % at 5 %"
+		s, _ = Step(s, TaskDone{ID: s.Task.ID, Observed: r}, now)
+		if s.Phase != Observing || s.Stage != 0 || s.Mismatch == "" || s.Status().Mismatch != s.Mismatch {
+			t.Fatalf("%s in stage %d, mismatch %q", s.Phase, s.Stage, s.Mismatch)
+		}
+	}
+	s, commands := Step(s, Asked{SignalPromote, Ask{By: "ann"}}, now)
+	if got := brief(s, commands); got != "shifting+SetWeight" || s.Mismatch != "" {
+		t.Errorf("promoted by a human: %s, mismatch %q", got, s.Mismatch)
 	}
 }

@@ -84,8 +84,15 @@ type Analysis struct {
 	Method  string  `json:"method,omitempty"`  // sequential | threshold
 	Alpha   float64 `json:"alpha,omitempty"`   // chance that a canary as good as its limits is ever rolled back
 	Beta    float64 `json:"beta,omitempty"`    // chance that proof is claimed wrongly
-	Advance string  `json:"advance,omitempty"` // estimate | proof
+	Advance string  `json:"advance,omitempty"` // estimate | proof | ladder
 	Floor   float64 `json:"floor"`             // absolute slack for ratios whose baseline is near zero
+	// Settle is how long after a weight change nothing is compared. Nil: by the 99th percentile of stable's durations; 0: compared at once.
+	Settle *Duration `json:"settle,omitempty"`
+	// Overdispersion is the variance of a metric's counts over that of independent requests, 1 to 1000, by metric. 1 where it is absent.
+	Overdispersion map[string]float64 `json:"overdispersion,omitempty"`
+	// CohortSpread is the standard deviation of the logarithm of a metric's ratio between two cohorts of users on the same version, 0 to 1, by
+	// metric. 0 where it is absent.
+	CohortSpread map[string]float64 `json:"cohort_spread,omitempty"`
 }
 
 // RollbackCriteria guard every stage, all the time. A nil field is not asked.

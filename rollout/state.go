@@ -75,6 +75,7 @@ type State struct {
 	Evidence   []Evidence      `json:"evidence,omitempty"`    // the latest
 	Frozen     string          `json:"frozen,omitempty"`      // why polls are not judged now
 	SourceDown string          `json:"source_down,omitempty"` // why the metrics source does not answer
+	Mismatch   string          `json:"mismatch,omitempty"`    // how the canary's share of traffic contradicts its weight
 	PlaneDown  string          `json:"plane_down,omitempty"`  // why the data plane does not answer
 	Drift      string          `json:"drift,omitempty"`       // somebody else's change that waits for a human
 	Violation  string          `json:"violation,omitempty"`   // a violation of this stage that waits for a human
@@ -163,6 +164,7 @@ const (
 	DecideBlocked  DecisionKind = "restore_blocked"
 	DecideFreeze   DecisionKind = "freeze"
 	DecideThaw     DecisionKind = "thaw"
+	DecideMismatch DecisionKind = "traffic_share"
 	DecideSource   DecisionKind = "metrics_source"
 	DecidePlane    DecisionKind = "data_plane"
 	DecideOverdue  DecisionKind = "task_overdue"
@@ -246,6 +248,7 @@ type Status struct {
 	Evidence    []Evidence `json:"evidence,omitempty"`
 	Frozen      string     `json:"frozen,omitempty"`
 	SourceDown  string     `json:"source_down,omitempty"`
+	Mismatch    string     `json:"mismatch,omitempty"`
 	PlaneDown   string     `json:"plane_down,omitempty"`
 	Violation   string     `json:"violation,omitempty"`
 	Outcome     Phase      `json:"outcome,omitempty"`

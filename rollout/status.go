@@ -10,7 +10,7 @@ func (s State) Status() Status {
 		Stage: stage.Name, StageIndex: s.Stage, Stages: len(s.Spec.Stages), Weight: s.Weight,
 		Started: s.Started, Ended: s.Ended, Observed: s.Observed, Duration: stage.Duration, Hold: s.HoldSince,
 		Requests: s.Requests, MinRequests: stage.MinRequests, Verdict: s.Verdict, Evidence: slices.Clone(s.Evidence),
-		Frozen: s.Frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, Violation: s.Violation,
+		Frozen: s.Frozen, SourceDown: s.SourceDown, Mismatch: s.Mismatch, PlaneDown: s.PlaneDown, Violation: s.Violation,
 		Outcome: s.Outcome, Reason: s.Reason, Owner: s.Owner,
 	}
 	if n := len(s.Decisions); n > 0 {

@@ -28,6 +28,7 @@ func (m *machine) shift() {
 	m.Revision++
 	m.StageStarted, m.Observed, m.HoldSince, m.Approved = time.Time{}, 0, time.Time{}, ""
 	m.Requests, m.Verdict, m.Evidence, m.Violation = Requests{}, "", nil, ""
+	m.Mismatch = "" // of the weight before
 	m.setWeight()
 	m.decide(DecideShift, Aviary, fmt.Sprintf("from %s to %s", m.Weight, m.StageNow().Weight), nil, "")
 }
@@ -74,7 +75,7 @@ func (m *machine) observe() {
 		Observe: &ObserveRequest{
 			Spec: m.Spec, Stage: m.Stage, Route: m.route(m.Weight), Cursor: m.Cursor,
 			Slice: Duration(slice), Gate: gate, Remaining: remaining, Requests: m.Requests,
-			Frozen: m.Frozen, SourceDown: m.SourceDown, PlaneDown: m.PlaneDown,
+			Frozen: m.Frozen, SourceDown: m.SourceDown, PlaneDown: m.PlaneDown, Mismatch: m.Mismatch,
 			Tolerate: m.Violation != "", Drifted: m.Drift != "",
 		},
 		Summary: m.summary("observe " + m.Weight.String()),

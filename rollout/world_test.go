@@ -291,8 +291,8 @@ func (w *world) checkObserved(was State, r ObserveResult, requests Requests, obs
 		w.Fatalf("advanced while paused")
 	case r.Gate != Met:
 		w.Fatalf("advanced with the gate %q", r.Gate)
-	case r.Frozen != "", r.SourceDown != "", r.PlaneDown != "":
-		w.Fatalf("advanced while frozen %q, source down %q, plane down %q", r.Frozen, r.SourceDown, r.PlaneDown)
+	case r.Frozen != "", r.SourceDown != "", r.PlaneDown != "", r.Mismatch != "":
+		w.Fatalf("advanced while frozen %q, source down %q, plane down %q, mismatch %q", r.Frozen, r.SourceDown, r.PlaneDown, r.Mismatch)
 	case requests.Canary < float64(max(1, stage.MinRequests)):
 		w.Fatalf("advanced with %v of %d requests", requests.Canary, stage.MinRequests)
 	case observed < stage.Duration.Std():
@@ -309,7 +309,7 @@ func (w *world) anyResult() ObserveResult {
 	elapsed := w.now.Sub(w.s.Task.Started)
 	r := ObserveResult{
 		Finding: rapid.SampledFrom([]Finding{
-			FoundNothing, FoundNothing, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundViolation, FoundSafety, FoundNoData, FoundSource, FoundFreeze, FoundDrift, FoundLost, FoundPlane,
+			FoundNothing, FoundNothing, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundReady, FoundViolation, FoundSafety, FoundNoData, FoundSource, FoundFreeze, FoundDrift, FoundLost, FoundPlane, FoundMismatch,
 		}).Draw(w.T, "finding"),
 		Reason:   "because",
 		Observed: Duration(rapid.SampledFrom([]int64{int64(elapsed), int64(elapsed), int64(elapsed) / 2}).Draw(w.T, "observed")),
@@ -319,6 +319,7 @@ func (w *world) anyResult() ObserveResult {
 		Cursor:   json.RawMessage(`{"v":1}`),
 		Evidence: []Evidence{{Check: "error_rate_increase < 0.1", Verdict: Met}},
 		Frozen:   reason("frozen"), SourceDown: reason("source"), PlaneDown: reason("plane"), PutBack: reason("put_back"),
+		Mismatch: reason("mismatch"),
 	}
 	for i := range rapid.IntRange(0, 30).Draw(w.T, "points") {
 		r.Series = append(r.Series, Point{At: w.now.Add(time.Duration(i)), Weight: w.s.Weight})
