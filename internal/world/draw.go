@@ -62,11 +62,16 @@ func multinomial(rng *rand.Rand, n float64, cdf, out []float64) {
 		n -= sum
 	}
 	for ; n > 0; n-- {
-		u, i := rng.Float64(), 0
-		for i < len(cdf)-1 && u >= cdf[i] {
-			i++
+		u := rng.Float64()
+		low, high := 0, len(cdf)-1
+		for low < high { // the first cell that ends above u
+			if mid := (low + high) / 2; u < cdf[mid] {
+				high = mid
+			} else {
+				low = mid + 1
+			}
 		}
-		out[i]++
+		out[low]++
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 type World struct {
 	// RPS is how many requests a second both versions get together, above 0: the day's mean.
 	RPS float64
-	// Diurnal is the amplitude of the day's swing of traffic as a share of its mean, from 0 to 1. Time 0 is the middle of the rise. Error
+	// Diurnal is the amplitude of the day's swing of traffic as a share of its mean, from 0 to 1. Time 0 is the middle of the rise, and it moves once a minute. Error
 	// rates swing with it by 0.8 of that share, failures of what should succeed by 0.4, quantiles by 0.3, means not at all.
 	Diurnal float64
 	// Metrics are what is measured.

@@ -18,10 +18,10 @@ func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
 
 // run draws polls from a time on, and calls f with each.
 func run(w *World, seed uint64, from time.Duration, polls, weight int, f func(analysis.Poll)) {
-	rng := random(seed)
+	stream := w.Stream(random(seed))
 	for i := range polls {
 		at := from + time.Duration(i)*step
-		f(w.Poll(rng, int64(i), at, at+step, weight))
+		f(stream.Poll(int64(i), at, at+step, weight))
 	}
 }
 
@@ -242,6 +242,13 @@ func TestDeterminism(t *testing.T) {
 	run(&w, 12, 0, 50, 500, func(p analysis.Poll) { other = append(other, p) })
 	if diff := cmp.Diff(first, again); diff != "" {
 		t.Errorf("the same seed (-first +again):\n%s", diff)
+	}
+	rng := random(11)
+	for i := range first {
+		at := time.Duration(i) * step
+		if diff := cmp.Diff(first[i], w.Poll(rng, int64(i), at, at+step, 500)); diff != "" {
+			t.Fatalf("poll %d by itself (-of a stream +by itself):\n%s", i, diff)
+		}
 	}
 	if cmp.Equal(first, other) {
 		t.Error("another seed draws the same polls")
