@@ -238,10 +238,10 @@ func (e *Engine) Ignored() int64 { return e.ignored }
 func (e *Engine) Settle() float64 {
 	settle := math.NaN()
 	for _, mt := range e.meters {
-		if !mt.isDuration() || total(mt.seen) <= 0 {
+		if !mt.isDuration() || mt.seenTails.total() <= 0 {
 			continue
 		}
-		if q, _ := quantile(mt.bounds, mt.seen, 0.99); !(settle >= q) {
+		if q, _ := quantile(mt.bounds, mt.seen, mt.seenTails.total(), 0.99); !(settle >= q) {
 			settle = q
 		}
 	}

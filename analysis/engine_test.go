@@ -60,10 +60,11 @@ func tenPoll(r *rand.Rand, n int64, weight int) Poll {
 // An engine that is put away and taken up again at any place, and sees some polls again, says exactly what one does that ran through.
 func TestStateCutAnywhere(t *testing.T) {
 	t.Parallel()
-	for _, advance := range []string{AdvanceEstimate, AdvanceProof} {
+	for _, advance := range []string{AdvanceEstimate, AdvanceProof, AdvanceLadder} {
 		cfg := tenMetrics(t)
-		cfg.Advance = advance
-		if advance == AdvanceProof {
+		cfg.Advance, cfg.Stages = advance, 3
+		cfg.Overdispersion, cfg.CohortSpread = map[string]float64{"error_rate": 1.5}, map[string]float64{"cost_per_task": 0.02}
+		if advance != AdvanceEstimate {
 			cfg.Checks = append(cfg.Checks[:11], cfg.Checks[12:]...) // without the plain value
 		}
 		through, cut := engine(t, cfg), engine(t, cfg)
@@ -92,6 +93,8 @@ func TestStateCutAnywhere(t *testing.T) {
 				}
 			}
 			last = tenPoll(r, n, weight)
+			last.Settling = n%80 < 3
+			last.Conversations = Requests{Stable: 20, Canary: float64(r.IntN(4))}
 			if n%17 == 3 { // an outage of both
 				last.Samples["error_rate"] = rates(9000, 8000, 500, 450)
 			}

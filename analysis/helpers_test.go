@@ -56,6 +56,9 @@ func near(a, b, precision float64) bool {
 }
 
 func poisson(r *rand.Rand, mean float64) float64 {
+	if mean <= 0 {
+		return 0
+	}
 	if mean > 30 { // enough for traffic; events are drawn by binomial
 		return math.Max(0, math.Round(mean+math.Sqrt(mean)*r.NormFloat64()))
 	}

@@ -2,10 +2,9 @@ package analysis
 
 import "slices"
 
-// quantile is the q-quantile of buckets, interpolated within its bucket as Prometheus does, and whether it is finite: in the bucket above
+// quantile is the q-quantile of n observations in buckets, interpolated within its bucket as Prometheus does, and whether it is finite: in the bucket above
 // all bounds, it is the last bound and false. It is 0 and false without observations.
-func quantile(bounds, buckets []float64, q float64) (float64, bool) {
-	n := total(buckets)
+func quantile(bounds, buckets []float64, n, q float64) (float64, bool) {
 	if n <= 0 || len(bounds) == 0 {
 		return 0, false
 	}

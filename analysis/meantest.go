@@ -18,6 +18,7 @@ var (
 )
 
 const (
+	mostNoise   = 1.5 // the largest λ·√v
 	meanLeast   = 100 // observations whose variance is known before the first bet
 	meanTerms   = 10  // terms of a variance that stands alone
 	meanShrinks = 30  // terms by which the canary's variance is drawn towards stable's
@@ -48,9 +49,11 @@ func (t meanTest) gap(stable, canary variance, s, c Counts) (gap, bool) {
 	return g, true
 }
 
-// factor is the log of one bet's factor, for h of any sign: a negative one bets against the opposite null.
+// factor is the log of one bet's factor, for h of any sign: a negative one bets against the opposite null. Where a poll is so large that its noise
+// is far below h, a smaller stake wins more: ψ grows like a logarithm.
 func (g gap) factor(h float64) float64 {
-	lambda := h * g.sd / g.v
+	most := mostNoise / math.Sqrt(g.v)
+	lambda := min(most, max(-most, h*g.sd/g.v))
 	return catoni(lambda*g.d) - lambda*lambda*g.v/2
 }
 
@@ -74,9 +77,9 @@ func (t meanTest) variances(stable, canary variance) (varC, varS float64, known 
 
 func catoni(x float64) float64 {
 	if x < 0 {
-		return -math.Log1p(-x + x*x/2)
+		return -math.Log(1 - x + x*x/2)
 	}
-	return math.Log1p(x + x*x/2)
+	return math.Log(1 + x + x*x/2)
 }
 
 // variance estimates the variance of one observation from the differences of successive polls' means, so that drift does not count.

@@ -46,6 +46,7 @@ func (p past) mean() float64 {
 type tally struct {
 	n, x    float64
 	buckets []float64
+	count   float64 // of what is in the buckets
 	value   float64
 	known   bool // there is a value
 }
@@ -55,6 +56,7 @@ func (t *tally) add(c Counts) {
 	t.x += c.X
 	if len(c.Buckets) > 0 {
 		t.buckets = addTo(t.buckets, c.Buckets)
+		t.count += total(c.Buckets)
 	}
 	if c.HasValue {
 		t.value, t.known = c.Value, true
@@ -77,7 +79,7 @@ func (t *tally) counts() Counts {
 func (t *tally) observations(k Kind) float64 {
 	switch {
 	case k == Quantile:
-		return total(t.buckets)
+		return t.count
 	case k == Value && t.known:
 		return 1
 	case k == Value:
@@ -101,7 +103,7 @@ func (t *tally) estimate(m Metric, bounds []float64) estimate {
 	case m.Kind == Value:
 		return estimate{value: t.value, ok: true}
 	case m.Kind == Quantile:
-		v, inside := quantile(bounds, t.buckets, m.Quantile)
+		v, inside := quantile(bounds, t.buckets, t.count, m.Quantile)
 		return estimate{value: v, ok: true, least: !inside}
 	}
 	return estimate{value: t.x / t.n, ok: true}
@@ -141,7 +143,7 @@ func (mt *meter) stageView() *view {
 func (mt *meter) rebucket(bounds []float64) {
 	mt.bounds = append([]float64(nil), bounds...)
 	for _, t := range []*tally{&mt.stable, &mt.canary, &mt.baseline} {
-		t.buckets = nil
+		t.buckets, t.count = nil, 0
 	}
 	mt.reference.clear()
 	mt.look()
@@ -171,7 +173,7 @@ func (mt *meter) look() {
 	mt.seenTails = tailsOf(mt.seen, mt.seenTails)
 	mt.cut, mt.cutKnown = 0, false
 	if q := mt.metric.Quantile; mt.seenTails.total() >= max(leastSeen, leastBeyond/min(q, 1-q)) {
-		mt.cut, mt.cutKnown = quantile(mt.bounds, mt.seen, q)
+		mt.cut, mt.cutKnown = quantile(mt.bounds, mt.seen, mt.seenTails.total(), q)
 	}
 }
 

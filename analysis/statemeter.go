@@ -73,7 +73,7 @@ func (s *tallyState) load() tally {
 	if s == nil {
 		return tally{}
 	}
-	t := tally{n: s.N, x: s.X, buckets: s.Buckets}
+	t := tally{n: s.N, x: s.X, buckets: s.Buckets, count: total(s.Buckets)}
 	if s.Value != nil {
 		t.value, t.known = *s.Value, true
 	}
