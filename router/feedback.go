@@ -127,7 +127,8 @@ func (r *Router) attribute(s *agentState, f api.Feedback) (string, *Refusal) {
 }
 
 // Served notes that d served a request of the conversation with that key (empty: none), so that feedback can name it, and
-// counts the conversation if it is new on that version. Not for overrides.
+// counts the conversation if it begins with it. One that only came to the version, because the weight moved or stable was restored, began
+// elsewhere: counted ones divide as the weight says. Not for overrides.
 func (r *Router) Served(d *Decision, key string) {
 	if key == "" {
 		d.Stats().Conversation()
@@ -137,7 +138,7 @@ func (r *Router) Served(d *Decision, key string) {
 }
 
 func (a *agentTable) served(d *Decision, key uint64) {
-	if a.recall.set(key, d.Version) && d.Reason != ByPin {
+	if !a.recall.set(key, d.Version) && d.Reason != ByPin {
 		d.Stats().Conversation()
 	}
 }

@@ -112,7 +112,7 @@ func TestMemoriesAreBounded(t *testing.T) {
 	t.Parallel()
 	m, ids := newRecall(10), newIDSet(10)
 	for i := range uint64(1000) {
-		if !m.set(i, "v1") || m.set(i, "v1") || !ids.add(i) || ids.add(i) {
+		if m.set(i, "v1") || !m.set(i, "v1") || !ids.add(i) || ids.add(i) {
 			t.Fatalf("%d: news must be news once", i)
 		}
 		for j := max(i, 4) - 4; j <= i; j++ {
@@ -153,7 +153,7 @@ func TestHeaderFeedback(t *testing.T) {
 	}
 }
 
-func TestConversationsCountOncePerVersion(t *testing.T) {
+func TestConversationsCountOnce(t *testing.T) {
 	t.Parallel()
 	r, _ := newTestRouter(t)
 	mustSet(t, r, canaryRoute(10000, 1))
@@ -171,8 +171,33 @@ func TestConversationsCountOncePerVersion(t *testing.T) {
 	mustSet(t, r, rollbackRoute(2, ""))
 	d = mustDecide(t, r, Request{Key: "talk", Pin: pin})
 	r.Served(&d, "talk")
-	if a, b := counterOf(t, r, "v41").Conversations, counterOf(t, r, "v42").Conversations; a != 1 || b != 2 {
-		t.Errorf("conversations: stable %d, canary %d; want 1, 2", a, b)
+	if a, b := counterOf(t, r, "v41").Conversations, counterOf(t, r, "v42").Conversations; a != 0 || b != 2 {
+		t.Errorf("conversations: stable %d, canary %d; want 0, 2: the one that came back began on the canary", a, b)
+	}
+}
+
+// TestCountedConversationsDivideAsTheWeight: those that go on while the weight rises, without a pin, are moved and not begun. Counted as
+// the canary's they would look like a share far above its weight.
+func TestCountedConversationsDivideAsTheWeight(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	serve := func(from, until int) {
+		for i := from; i < until; i++ {
+			key := fmt.Sprintf("talk-%d", i)
+			d := mustDecide(t, r, Request{Key: key})
+			r.Served(&d, key)
+		}
+	}
+	serve(0, 2000)
+	mustSet(t, r, canaryRoute(1000, 1))
+	serve(0, 2000) // go on
+	if n := counterOf(t, r, "v42").Conversations; n != 0 {
+		t.Errorf("%d conversations began on the canary, but they only came to it", n)
+	}
+	serve(2000, 4000)
+	stable, canary := counterOf(t, r, "v41").Conversations, counterOf(t, r, "v42").Conversations
+	if stable+canary != 4000 || canary < 140 || canary > 260 { // 200, give or take 4.5 standard deviations of 13.4
+		t.Errorf("conversations: stable %d, canary %d; want 4000 together, about 200 of the canary", stable, canary)
 	}
 }
 

@@ -13,22 +13,22 @@ func newRecall(capacity int) *recall {
 	return &recall{half: (capacity + 1) / 2, new: map[uint64]string{}}
 }
 
-// set remembers version for key, and reports whether that is news.
-func (r *recall) set(key uint64, version string) bool {
+// set remembers version for key, and reports whether it knew the key already.
+func (r *recall) set(key uint64, version string) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, ok := r.new[key]
-	if ok && before == version {
-		return false
+	before, known := r.new[key]
+	if known && before == version {
+		return true
 	}
-	if !ok {
-		before = r.old[key]
+	if !known {
+		_, known = r.old[key]
 	}
 	if len(r.new) >= r.half {
 		r.old, r.new = r.new, make(map[uint64]string)
 	}
 	r.new[key] = version
-	return before != version
+	return known
 }
 
 func (r *recall) version(key uint64) (string, bool) {

@@ -95,7 +95,7 @@ func (s *Stats) Request(o Outcome) {
 	s.ttfb.Observe(o.TTFB.Seconds())
 }
 
-// Conversation counts one conversation that began on this version, or came to it.
+// Conversation counts one conversation that began on this version.
 func (s *Stats) Conversation() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -115,7 +115,7 @@ type Counter struct {
 	// Latency and TTFB hold one count per bound and a last one beyond all bounds; they are not cumulative over buckets.
 	Latency          []int64          `json:"latency"`
 	TTFB             []int64          `json:"ttfb"`
-	Conversations    int64            `json:"conversations"`
+	Conversations    int64            `json:"conversations"` // that began on the version
 	Tasks            Tasks            `json:"tasks"`
 	SafetyViolations map[string]int64 `json:"safety_violations"` // by kind
 	Satisfaction     Mean             `json:"satisfaction"`
