@@ -4,6 +4,7 @@ package metrics
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,7 +17,7 @@ type Provider interface {
 	// Sample returns the increments in (cursor, now] of every metric asked for, per version, from raw counters with resets
 	// handled. With an empty cursor it only takes a position: every increment is zero. The same cursor twice gives the same
 	// requests once: a lost answer loses nothing and a repeated one doubles nothing. A version without numbers has zero
-	// increments. Errors: *Rejected for a metric the source can't give, or a passing fault.
+	// increments. Errors: *Rejected for a metric the source can't give, ErrNewer for a cursor of a newer version, or a passing fault.
 	Sample(ctx context.Context, request Request) (Samples, error)
 }
 
@@ -41,7 +42,16 @@ type Samples struct {
 	Cursor   json.RawMessage // for the next Request; at most a few KiB
 	Requests rollout.Requests
 	Metrics  map[string]analysis.Sample // by metric name
+
+	// Conversations are those that began, without testers': what the weight divides. Zero where the source does not count them for both
+	// versions.
+	Conversations rollout.Requests
+	// Behind is how much older than At the newest numbers may be, as those of the last scrape. 0: they are as of At.
+	Behind time.Duration
 }
+
+// ErrNewer is the error for a cursor that a newer build of a provider wrote: one that knows it will go on from there.
+var ErrNewer = errors.New("the cursor is of a newer version")
 
 // Rejected is the answer to a metric or agent that the source can never give. It is final.
 type Rejected struct{ Reason string }

@@ -101,6 +101,19 @@ func (g *Gateway) Serve(version string, n int, failed bool, latency time.Duratio
 	}
 }
 
+// Begin counts n conversations that begin on the version.
+func (g *Gateway) Begin(version string, n int) {
+	g.t.Helper()
+	r, _ := g.Router()
+	d, err := r.Decide(Agent, router.Request{Override: version})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for range n {
+		d.Stats().Conversation()
+	}
+}
+
 // Feedback counts f for the version.
 func (g *Gateway) Feedback(version string, f api.Feedback) {
 	g.t.Helper()

@@ -52,6 +52,8 @@ func Run(t *testing.T, setup func(t *testing.T) Source) {
 		"a restart counts from zero":                       restart,
 		"a restart is seen though counters have overtaken": overtaken,
 		"a metric that is asked for later begins then":     askedLater,
+		"conversations that begin":                         conversations,
+		"a cursor of a newer version is left alone":        newer,
 		"nonsense is rejected":                             nonsense,
 		"a busy source asks for a pause":                   busy,
 		"passing faults lose nothing":                      faults,
@@ -306,8 +308,8 @@ func nonsense(p *poller) {
 		"agent by query":    func(r *metrics.Request) { r.Agent = `a",x="` },
 		"no stable":         func(r *metrics.Request) { r.Stable = "" },
 		"canary by pattern": func(r *metrics.Request) { r.Canary = ".*" },
-		"foreign cursor":    func(r *metrics.Request) { r.Cursor = json.RawMessage(`{"v":99}`) },
 		"broken cursor":     func(r *metrics.Request) { r.Cursor = json.RawMessage(`[1,2]`) },
+		"ancient cursor":    func(r *metrics.Request) { r.Cursor = json.RawMessage(`{"v":-1}`) },
 	} {
 		request := p.request("error_rate")
 		change(&request)

@@ -22,6 +22,9 @@ func (p *plan) samples(request metrics.Request, series []counted, values map[str
 		Requests: rollout.Requests{Stable: add(p.requests.events, stable), Canary: add(p.requests.events, canary)},
 		Metrics:  map[string]analysis.Sample{},
 	}
+	if begun := (&selector{name: conversations}); has(begun, stable) && has(begun, canary) {
+		out.Conversations = rollout.Requests{Stable: add(begun, stable), Canary: add(begun, canary)}
+	}
 	for name, places := range p.metrics {
 		sample := analysis.Sample{Stable: places.counts(stable), Canary: places.counts(canary)}
 		if places.histogram != nil {
@@ -48,6 +51,11 @@ func (p *places) counts(series []counted) analysis.Counts {
 		return analysis.Counts{N: add(p.count, series), X: add(p.sum, series)}
 	}
 	return analysis.Counts{}
+}
+
+// has reports whether s picks any series.
+func has(s *selector, series []counted) bool {
+	return slices.ContainsFunc(series, func(c counted) bool { return s.matches(c.labels) })
 }
 
 // add is what the picked series grew by together.

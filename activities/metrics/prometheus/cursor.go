@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/common/model"
+
+	"github.com/aviary-rollouts/aviary/activities/metrics"
 )
 
 // Bounds of a cursor.
@@ -72,7 +75,7 @@ func (c *cursor) encode() (json.RawMessage, error) {
 	return json.Marshal(out)
 }
 
-// decodeCursor reads a cursor; nil when there is none.
+// decodeCursor reads a cursor; nil when there is none. Errors: metrics.ErrNewer, or what is wrong with it.
 func decodeCursor(raw json.RawMessage) (*cursor, error) {
 	if s := strings.TrimSpace(string(raw)); s == "" || s == "null" {
 		return nil, nil
@@ -80,6 +83,9 @@ func decodeCursor(raw json.RawMessage) (*cursor, error) {
 	var in cursorJSON
 	if err := json.Unmarshal(raw, &in); err != nil {
 		return nil, fmt.Errorf("the cursor is not this provider's: %w", err)
+	}
+	if in.Version > cursorVersion {
+		return nil, fmt.Errorf("%w: %d, this build knows %d", metrics.ErrNewer, in.Version, cursorVersion)
 	}
 	if in.Version != cursorVersion {
 		return nil, fmt.Errorf("the cursor has version %d, want %d", in.Version, cursorVersion)
@@ -148,6 +154,21 @@ func (c *cursor) from() int64 {
 		from = min(from, ts)
 	}
 	return from
+}
+
+// behind is how much older than the position the newest sample of a live target may be: at most a scrape interval while all is well. It is
+// live where there is none.
+func (c *cursor) behind() time.Duration {
+	oldest := int64(math.MaxInt64)
+	for _, ts := range c.targets {
+		if ts >= c.at-live.Milliseconds() {
+			oldest = min(oldest, ts)
+		}
+	}
+	if oldest == math.MaxInt64 {
+		return live
+	}
+	return time.Duration(max(0, c.at-oldest)) * time.Millisecond
 }
 
 // last is the timestamp of the last sample of a series that was counted.

@@ -20,6 +20,9 @@ const (
 // requests is the counter of all requests of a version.
 const requests = "agent_requests_total"
 
+// conversations is the counter of the conversations that began on a version.
+const conversations = "agent_conversations_total"
+
 // presets are the metrics of the gateway, as it exports them.
 var presets = map[string]rollout.Definition{
 	"total_requests":       {Kind: "count", Events: requests, Trials: requests},
@@ -127,7 +130,7 @@ func (p *places) selectors() []*selector {
 
 // matchers are PromQL for all series that the plan needs, of both versions, in one selector: one answer of one moment.
 func (p *plan) matchers(request metrics.Request) string {
-	names := map[string]bool{}
+	names := map[string]bool{conversations: true}
 	for _, places := range append(slices.Collect(maps.Values(p.metrics)), p.requests) {
 		for _, s := range places.selectors() {
 			names[s.name] = true

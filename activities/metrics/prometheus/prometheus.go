@@ -12,6 +12,7 @@ package prometheus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -70,7 +71,10 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 		return metrics.Samples{}, err
 	}
 	before, err := decodeCursor(request.Cursor)
-	if err != nil {
+	switch {
+	case errors.Is(err, metrics.ErrNewer):
+		return metrics.Samples{}, err
+	case err != nil:
 		return metrics.Samples{}, &metrics.Rejected{Reason: err.Error()}
 	}
 	now := p.now().UnixMilli()
@@ -91,7 +95,7 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 		return metrics.Samples{}, err
 	}
 	out := plan.samples(request, series, values)
-	out.At = time.UnixMilli(after.at)
+	out.At, out.Behind = time.UnixMilli(after.at), after.behind()
 	if out.Cursor, err = after.encode(); err != nil {
 		return metrics.Samples{}, fmt.Errorf("encode the cursor: %w", err)
 	}

@@ -95,7 +95,7 @@ func (s *sparse) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// decodeCursor reads a cursor; an empty one knows no gateway. Errors: *metrics.Rejected.
+// decodeCursor reads a cursor; an empty one knows no gateway. Errors: *metrics.Rejected, metrics.ErrNewer.
 func decodeCursor(raw json.RawMessage) (cursor, error) {
 	var c cursor
 	if s := strings.TrimSpace(string(raw)); s == "" || s == "null" {
@@ -103,6 +103,9 @@ func decodeCursor(raw json.RawMessage) (cursor, error) {
 	}
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return c, &metrics.Rejected{Reason: fmt.Sprintf("the cursor is not this provider's: %v", err)}
+	}
+	if c.Version > cursorVersion {
+		return c, fmt.Errorf("%w: %d, this build knows %d", metrics.ErrNewer, c.Version, cursorVersion)
 	}
 	if c.Version != cursorVersion {
 		return c, &metrics.Rejected{Reason: fmt.Sprintf("the cursor has version %d, want %d", c.Version, cursorVersion)}
@@ -116,7 +119,7 @@ func keyOf(name string) string {
 	return base64.RawURLEncoding.EncodeToString(raw[:6])
 }
 
-// read takes the marks of the wanted fields and of the requests; nil when the gateway has no counters of the version.
+// read takes the marks of the wanted fields, of the requests and of the conversations; nil when the gateway has no counters of the version.
 func read(c api.Counters, version string, wanted map[field]bool) marks {
 	v, ok := c.Versions[version]
 	if !ok {
@@ -138,7 +141,7 @@ func read(c api.Counters, version string, wanted map[field]bool) marks {
 		fieldLatency:      {N: float64(sumOf(v.Latency)), Buckets: v.Latency},
 		fieldTTFB:         {N: float64(sumOf(v.TTFB)), Buckets: v.TTFB},
 	}
-	out := marks{fieldRequests: {N: requests, X: requests}}
+	out := marks{fieldRequests: {N: requests, X: requests}, fieldConversations: {N: float64(v.Conversations)}}
 	for f := range wanted {
 		if m, ok := all[f]; ok {
 			out[f] = m

@@ -217,7 +217,9 @@ const (
 	fieldTools        field = "tools"
 	fieldLatency      field = "latency"
 	fieldTTFB         field = "ttfb"
-	fieldRequests     field = "requests" // always kept
+	fieldRequests     field = "requests" // always kept,
+	// as are those that began; testers' are not counted
+	fieldConversations field = "conversations"
 )
 
 // presets say what each metric is made of.
@@ -256,7 +258,8 @@ type arms struct {
 func (a arms) samples(request metrics.Request, at time.Time, cursor json.RawMessage) metrics.Samples {
 	out := metrics.Samples{
 		At: at, Cursor: cursor, Metrics: map[string]analysis.Sample{},
-		Requests: rollout.Requests{Stable: a.stable[fieldRequests].N, Canary: a.canary[fieldRequests].N},
+		Requests:      rollout.Requests{Stable: a.stable[fieldRequests].N, Canary: a.canary[fieldRequests].N},
+		Conversations: rollout.Requests{Stable: a.stable[fieldConversations].N, Canary: a.canary[fieldConversations].N},
 	}
 	for _, m := range request.Metrics {
 		f := presets[m.Name]

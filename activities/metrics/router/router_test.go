@@ -163,3 +163,43 @@ func TestDamagedCursors(t *testing.T) {
 		t.Errorf("cursor null: %+v, %v, want a position", got.Requests, err)
 	}
 }
+
+// TestCursorFromBeforeConversations: a rollout in flight goes on over an upgrade; conversations count from the poll after it on.
+func TestCursorFromBeforeConversations(t *testing.T) {
+	t.Parallel()
+	s := source(t)
+	s.Gateways[0].Begin(metricstest.Canary, 100)
+	first, err := s.Provider.Sample(t.Context(), request(nil, "error_rate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old map[string]any
+	if err := json.Unmarshal(first.Cursor, &old); err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for _, position := range old["g"].(map[string]any) {
+		for _, version := range []string{"s", "c"} {
+			marks := position.(map[string]any)[version].(map[string]any)
+			if _, ok := marks["conversations"]; ok {
+				delete(marks, "conversations")
+				left++
+			}
+		}
+	}
+	before, err := json.Marshal(old)
+	if err != nil || left != 4 {
+		t.Fatalf("%d marks left out of %s (%v), want 4", left, first.Cursor, err)
+	}
+	s.Gateways[0].Begin(metricstest.Canary, 7)
+	s.Gateways[0].Serve(metricstest.Canary, 9, false, time.Second)
+	second, err := s.Provider.Sample(t.Context(), request(before, "error_rate"))
+	if err != nil || second.Conversations != (rollout.Requests{}) || second.Requests.Canary != 9 {
+		t.Fatalf("%+v, %+v, %v, want 9 requests and no conversations", second.Requests, second.Conversations, err)
+	}
+	s.Gateways[0].Begin(metricstest.Canary, 5)
+	third, err := s.Provider.Sample(t.Context(), request(second.Cursor, "error_rate"))
+	if err != nil || third.Conversations.Canary != 5 {
+		t.Errorf("%+v, %v, want 5 conversations", third.Conversations, err)
+	}
+}
