@@ -37,7 +37,7 @@ type PastReport struct {
 	Series  int // that were read
 	Samples int
 	Resets  int // of counters, when their process began anew
-	Gaps    int // in a series, of more than maxGap: what it grew by in them is left out, as nobody knows when
+	Gaps    int // in the scrapes of a series' target, of more than maxGap: what it grew by in them is left out, as nobody knows when
 }
 
 // Bounds of reading the past.
@@ -161,13 +161,13 @@ func (r PastRequest) plan() (*plan, error) {
 
 // walk goes through the samples from the oldest to the newest.
 type walk struct {
-	plan   *plan
-	label  model.LabelName
-	sink   Sink
-	from   float64 // seconds, when the time began
-	series map[hash]*walked
-	first  map[hash]model.Time // each target's first sample
-	report PastReport
+	plan    *plan
+	label   model.LabelName
+	sink    Sink
+	from    float64 // seconds, when the time began
+	series  map[hash]*walked
+	scraped map[hash][]model.Time // when each target was scraped: in this chunk, and the last time before it
+	report  PastReport
 }
 
 // walked is a series with its last sample.
@@ -206,19 +206,14 @@ func newWalk(request PastRequest, sink Sink) (*walk, string, error) {
 	maps.DeleteFunc(plan.metrics, func(_ string, p *places) bool { return p.query != nil })
 	w := &walk{
 		plan: plan, label: model.LabelName(request.UnitLabel), sink: sink, from: float64(request.From.UnixMilli()) / 1000,
-		series: map[hash]*walked{}, first: map[hash]model.Time{},
+		series: map[hash]*walked{}, scraped: map[hash][]model.Time{},
 	}
 	return w, plan.matchers(metrics.Request{Agent: request.Agent, Stable: request.Version}), nil
 }
 
 // take counts the samples of one chunk, and returns how many there were.
 func (w *walk) take(matrix model.Matrix, starts map[hash][]model.SamplePair) (int, error) {
-	for _, s := range matrix { // targets first: whether a series is new in its target must not depend on the order
-		t := targetOf(s.Metric)
-		if first, ok := w.first[t]; len(s.Values) > 0 && (!ok || s.Values[0].Timestamp < first) {
-			w.first[t] = s.Values[0].Timestamp
-		}
-	}
+	w.note(matrix) // first: what is new in its target must not depend on the order
 	n := 0
 	for _, s := range matrix {
 		h := seriesOf(s.Metric)
@@ -236,6 +231,36 @@ func (w *walk) take(matrix model.Matrix, starts map[hash][]model.SamplePair) (in
 	}
 	w.report.Samples += n
 	return n, nil
+}
+
+// note keeps when targets were scraped.
+func (w *walk) note(matrix model.Matrix) {
+	times := map[hash]map[model.Time]bool{}
+	for _, s := range matrix {
+		t := targetOf(s.Metric)
+		if times[t] == nil {
+			times[t] = map[model.Time]bool{}
+		}
+		for _, v := range s.Values {
+			times[t][v.Timestamp] = true
+		}
+	}
+	for t, in := range times {
+		if before := w.scraped[t]; len(before) > 0 {
+			in[before[len(before)-1]] = true
+		}
+		w.scraped[t] = slices.Sorted(maps.Keys(in))
+	}
+}
+
+// before is when a target was scraped before a moment; 0: never.
+func (w *walk) before(target hash, at model.Time) model.Time {
+	scraped := w.scraped[target]
+	i, _ := slices.BinarySearch(scraped, at)
+	if i == 0 {
+		return 0
+	}
+	return scraped[i-1]
 }
 
 // follow counts the samples of one series.
@@ -264,18 +289,22 @@ func (w *walk) follow(s *walked, values, starts []model.SamplePair) {
 // grew is what a series grew by up to a sample.
 func (w *walk) grew(s *walked, sample model.SamplePair, began float64, known bool) float64 {
 	value := float64(sample.Value)
-	if s.at == 0 { // its first
-		if w.first[s.target] < sample.Timestamp || known && began > w.from {
-			return value
-		}
+	before := w.before(s.target, sample.Timestamp)
+	switch {
+	case before == 0 && known && began > w.from:
+		return value // of a process that began since
+	case before == 0:
 		return 0
 	}
-	restarted := known && s.known && math.Abs(began-s.start) > startJitter
-	grew := grown(s.labels, s.value, value, known && s.known, restarted)
-	if restarted || value < s.value && grew == value {
-		w.report.Resets++
+	grew := value // of a series that is new in its target
+	if s.at != 0 {
+		restarted := known && s.known && math.Abs(began-s.start) > startJitter
+		grew = grown(s.labels, s.value, value, known && s.known, restarted)
+		if restarted || value < s.value && grew == value {
+			w.report.Resets++
+		}
 	}
-	if time.Duration(sample.Timestamp-s.at)*time.Millisecond > maxGap {
+	if time.Duration(sample.Timestamp-before)*time.Millisecond > maxGap {
 		w.report.Gaps++
 		return 0
 	}
