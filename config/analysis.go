@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +17,8 @@ import (
 func AnalysisConfig(spec rollout.Spec) (analysis.Config, error) {
 	cfg := analysis.Config{
 		Method: spec.Analysis.Method, Alpha: spec.Analysis.Alpha, Beta: spec.Analysis.Beta, Floor: spec.Analysis.Floor,
-		Advance: spec.Analysis.Advance, PollsPerWindow: polls(spec),
+		Advance: spec.Analysis.Advance, PollsPerWindow: polls(spec), Stages: len(spec.Stages),
+		Overdispersion: spec.Analysis.Overdispersion, CohortSpread: spec.Analysis.CohortSpread,
 	}
 	var errs []error
 	add := func(path, text string, role analysis.Role, stage int) {
@@ -63,6 +65,91 @@ func polls(spec rollout.Spec) int {
 		total += stage.Duration.Std()
 	}
 	return max(1, int(total/spec.Metrics.Interval.Std()))
+}
+
+// Bounds on what is said of natural variance. More is a mistake, or makes a metric useless.
+const (
+	maxOverdispersion = 1000
+	maxCohortSpread   = 1
+)
+
+// maxSettle bounds the time after a weight change that is not compared.
+const maxSettle = 24 * time.Hour
+
+// checkVariance reports settings by metric that are out of range, or of metrics that nothing tests.
+func checkVariance(spec rollout.Spec, r report) {
+	for _, setting := range []struct {
+		key         string
+		of          map[string]float64
+		least, most float64
+	}{
+		{"overdispersion", spec.Analysis.Overdispersion, 1, maxOverdispersion},
+		{"cohort_spread", spec.Analysis.CohortSpread, 0, maxCohortSpread},
+	} {
+		if len(setting.of) == 0 {
+			continue
+		}
+		known := tested(spec)
+		for _, name := range slices.Sorted(maps.Keys(setting.of)) {
+			path := child(setting.key, name)
+			if x := setting.of[name]; !(x >= setting.least && x <= setting.most) { // true for NaN
+				r(path, "%v, want a number from %v to %v", x, setting.least, setting.most)
+			}
+			switch {
+			case slices.Contains(known, name):
+			case len(known) == 0:
+				r(path, "%s is tested by no check of this rollout, want nothing here", quote(name))
+			default:
+				r(path, "%s is tested by no check of this rollout, want one of %s", quote(name), oneOf(known...))
+			}
+		}
+	}
+}
+
+// tested are the metrics that a check with a sequential test asks about, in the order of the presets. What can't be read is left out: it is told
+// of elsewhere.
+func tested(spec rollout.Spec) []string {
+	relative, own := map[string]bool{}, map[string]bool{}
+	texts := slices.Concat(spec.RollbackCriteria.Checks(), spec.PromotionCriteria.Checks())
+	for _, stage := range spec.Stages {
+		texts = append(texts, stage.Checks[:min(len(stage.Checks), maxChecks)]...)
+	}
+	for _, text := range texts {
+		c, err := analysis.ParseCheck(text)
+		if err != nil {
+			continue
+		}
+		relative[c.Metric] = relative[c.Metric] || c.Change != ""
+		own[c.Metric] = own[c.Metric] || c.Change == ""
+	}
+	var out []string
+	for _, m := range metricsOf(spec) {
+		ruled := m.Kind == analysis.Count // by itself: a rule on counted events, or a least number
+		if (relative[m.Name] || own[m.Name] && !ruled) && m.Name != analysis.TotalRequests && m.Kind != analysis.Value {
+			out = append(out, m.Name)
+		}
+	}
+	return out
+}
+
+// checkSettle wants the time that is not compared to leave something of every stage to compare.
+func checkSettle(spec rollout.Spec, r report) {
+	settle := spec.Analysis.Settle
+	if settle == nil {
+		return
+	}
+	shortest, of := rollout.Duration(maxSettle)+1, ""
+	for _, stage := range spec.Stages {
+		if stage.Duration > 0 && stage.Duration < shortest {
+			shortest, of = stage.Duration, stage.Name
+		}
+	}
+	switch {
+	case *settle < 0 || settle.Std() > maxSettle:
+		r("settle", "%s, want 0s to %s, or leave it out to settle by the durations of requests", *settle, rollout.Duration(maxSettle))
+	case *settle >= shortest:
+		r("settle", "%s, but the stage %s lasts only %s: want less than the shortest stage", *settle, quote(of), shortest)
+	}
 }
 
 // usedBy are the metrics that something is asked of. The source is asked for no others: it may not have them.

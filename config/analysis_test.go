@@ -3,10 +3,12 @@ package config
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/aviary-rollouts/aviary/analysis"
+	"github.com/aviary-rollouts/aviary/rollout"
 )
 
 func TestAnalysisConfig(t *testing.T) {
@@ -19,7 +21,8 @@ metrics:
     error_rate: {kind: ratio, better: lower, events: errors_total, trials: requests_total}
     queue_depth: {kind: value, better: lower, query: "max(queue)"}
     unused: {kind: value, better: lower, query: "max(queue)"}
-analysis: {alpha: 0.02, beta: 0.1, floor: 0.01, method: threshold}
+analysis:
+  {alpha: 0.02, beta: 0.1, floor: 0.01, method: threshold, settle: 90s, overdispersion: {error_rate: 9.3}, cohort_spread: {task_completion_rate: 0.05}}
 rollback_criteria: {max_error_increase: 0.2}
 promotion_criteria: {max_completion_regression: 0.02}
 freeze_when: ["stable.tool_error_rate > 0.2"]
@@ -29,6 +32,9 @@ canary_stages:
 `), versions)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if s := spec.Analysis.Settle; s == nil || s.Std() != 90*time.Second {
+		t.Errorf("settle %v, want 90s", s)
 	}
 	got, err := AnalysisConfig(spec)
 	if err != nil {
@@ -53,7 +59,8 @@ canary_stages:
 		t.Fatal(err)
 	}
 	want := analysis.Config{
-		Method: "threshold", Alpha: 0.02, Beta: 0.1, Floor: 0.01, Advance: "estimate", PollsPerWindow: 60,
+		Method: "threshold", Alpha: 0.02, Beta: 0.1, Floor: 0.01, Advance: "estimate", PollsPerWindow: 60, Stages: 2,
+		Overdispersion: map[string]float64{"error_rate": 9.3}, CohortSpread: map[string]float64{"task_completion_rate": 0.05},
 		Metrics: []analysis.Metric{
 			{Name: "error_rate", Kind: analysis.Ratio, Better: analysis.Lower}, // in place of the preset
 			preset("task_completion_rate"), preset("safety_violations"), preset("tool_error_rate"),
@@ -105,5 +112,35 @@ func TestPolls(t *testing.T) {
 	spec.Metrics.Interval = 0
 	if got := polls(spec); got != 1 {
 		t.Errorf("without an interval: %d polls, want 1", got)
+	}
+}
+
+// TestSettle: what is left out stays left out, so that the default is the worker's to find, and 0 stays 0.
+func TestSettle(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]*rollout.Duration{
+		"{}": nil, "{settle: 0}": new(rollout.Duration(0)), "{settle: 0s}": new(rollout.Duration(0)), "{settle: 59s}": new(rollout.Duration(59 * time.Second)),
+	} {
+		spec, err := Rollout("r.yaml", []byte("analysis: "+text+"\n"+minimal), versions)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		if diff := cmp.Diff(want, spec.Analysis.Settle); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", text, diff)
+		}
+		rendersToItself(t, spec)
+	}
+}
+
+// TestLadder: every kind of rollout that can prove something can climb.
+func TestLadder(t *testing.T) {
+	t.Parallel()
+	spec, err := Rollout("r.yaml", []byte("analysis: {advance: ladder}\n"+minimal), versions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := AnalysisConfig(spec)
+	if err != nil || got.Advance != analysis.AdvanceLadder || got.Stages != 1 {
+		t.Errorf("advance %s over %d stages, %v; want ladder over 1", got.Advance, got.Stages, err)
 	}
 }

@@ -58,6 +58,8 @@ func checkSpec(spec rollout.Spec, tell report) {
 	checkTraffic(spec, r.under("traffic"))
 	checkMetrics(spec.Metrics, r.under("metrics"))
 	checkAnalysis(spec.Analysis, r.under("analysis"))
+	checkSettle(spec, r.under("analysis"))
+	checkVariance(spec, r.under("analysis"))
 	checkStages(spec.Stages, r)
 	checkNotify(spec.Notify, r.under("notify"))
 	checkChecks(spec, r)
@@ -150,7 +152,7 @@ func checkMetrics(m rollout.Metrics, r report) {
 
 func checkAnalysis(a rollout.Analysis, r report) {
 	checkOneOf(a.Method, "method", r, "sequential", "threshold")
-	checkOneOf(a.Advance, "advance", r, "estimate", "proof")
+	checkOneOf(a.Advance, "advance", r, "estimate", "proof", "ladder")
 	if !(a.Alpha >= 1e-6 && a.Alpha <= 0.5) { // false for NaN
 		r("alpha", "%v, want a chance from 0.000001 to 0.5, such as 0.01", a.Alpha)
 	}

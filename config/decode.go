@@ -169,6 +169,9 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 		d.value(value, element, child(path, key.Value), depth+1)
 		v.SetMapIndex(reflect.ValueOf(key.Value), element)
 	})
+	if v.Len() == 0 {
+		v.SetZero() // as it is after Render, which leaves it out
+	}
 }
 
 // entries calls each for every key of a mapping that is text and new.

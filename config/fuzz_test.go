@@ -28,6 +28,12 @@ func FuzzRollout(f *testing.F) {
 			f.Add(data, true)
 		}
 	}
+	for _, analysis := range []string{
+		"{settle: 30s, advance: ladder, overdispersion: {error_rate: 9.3}, cohort_spread: {error_rate: 0.05}}",
+		"{settle: 0, overdispersion: {}}", "{settle: 1m}", "{overdispersion: {error_rate: 1e3}, cohort_spread: {p95_latency: 1}}",
+	} {
+		f.Add([]byte("analysis: "+analysis+"\n"+minimal), true)
+	}
 	f.Fuzz(func(t *testing.T, data []byte, flags bool) {
 		var o Overrides
 		if flags {

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -92,7 +93,10 @@ var schemaRules = []struct {
 	{"Definition", "quantile", described("quantile: which one, such as 0.95")},
 	{"Definition", "better", words("lower", "higher")},
 	{"Analysis", "method", words("sequential", "threshold")},
-	{"Analysis", "advance", words("estimate", "proof")},
+	{"Analysis", "advance", words("estimate", "proof", "ladder")},
+	{"Analysis", "settle", described("How long after a weight change nothing is compared, 0 to 24h. Left out: by the 99th percentile of stable's durations.")},
+	{"Analysis", "overdispersion", byMetric(1, maxOverdispersion, "By metric: the variance of its counts over that of independent requests, as `starter calibrate` finds it.")},
+	{"Analysis", "cohort_spread", byMetric(0, maxCohortSpread, "By metric: how far cohorts of users differ by themselves, as the standard deviation of the logarithm of their ratio.")},
 	{"Stage", "", func(s *jsonschema.Schema) {
 		s.Required = []string{"name", "weight"}
 		s.Properties.Set("duration_minutes", &jsonschema.Schema{Type: "number", Minimum: "0", Description: "duration in minutes"})
@@ -107,6 +111,14 @@ var schemaRules = []struct {
 	{"SlackNotice", "channel", described("Such as \"#agent-releases\".")},
 	{"SlackNotice", "target", named("A target of the worker's settings.")},
 	{"WebhookNotice", "target", named("A target of the worker's settings.")},
+}
+
+// byMetric is of numbers by the names of metrics.
+func byMetric(least, most int, text string) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) {
+		s.Description = text
+		s.AdditionalProperties = &jsonschema.Schema{Type: "number", Minimum: json.Number(strconv.Itoa(least)), Maximum: json.Number(strconv.Itoa(most))}
+	}
 }
 
 func described(text string) func(*jsonschema.Schema) {
@@ -190,7 +202,7 @@ func TestSchemaRefusesFaultyFiles(t *testing.T) {
 	s := readSchema(t)
 	for _, name := range []string{
 		"unknown-keys", "wrong-types", "names-invalid", "weights-out-of-range", "stages-empty", "stages-too-many", "stage-incomplete",
-		"words-unknown", "criteria-bad", "drivers-later", "missing-everything", "definitions-bad", "notify-bad",
+		"words-unknown", "criteria-bad", "drivers-later", "missing-everything", "definitions-bad", "notify-bad", "variance-bad",
 	} {
 		data, err := os.ReadFile("testdata/" + name + ".yaml")
 		if err != nil {
