@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/aviary-rollouts/aviary/internal/app"
 	"github.com/aviary-rollouts/aviary/internal/cli"
 )
 
@@ -20,5 +21,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process as usual
-	return cli.Run(ctx, args, cli.System(stdout, stderr, version))
+	p := cli.System(stdout, stderr, version)
+	p.Past = func(ctx context.Context, q cli.PastQuery) (*cli.History, string, error) {
+		return app.Past(ctx, app.PastQuery(q))
+	}
+	return cli.Run(ctx, args, p)
 }

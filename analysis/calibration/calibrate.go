@@ -63,6 +63,7 @@ type Metric struct {
 	Name   string   `json:"name"`
 	Base   *float64 `json:"base"`   // the rate, mean or quantile; nil without data
 	Trials float64  `json:"trials"` // or observations
+	Tested bool     `json:"tested"` // evidence is gathered on it: not only rules on counted events
 	Phi    *float64 `json:"phi"`    // as measured; nil where it could not be
 	Blocks []Spread `json:"blocks,omitempty"`
 	Split  string   `json:"split,omitempty"`
@@ -175,26 +176,19 @@ type calibration struct {
 func (h *History) traffic() Traffic {
 	hour := max(1, min(h.Polls, int(time.Hour/h.Step)))
 	t := Traffic{Trough: inf}
-	whole := 0.0
 	for from := 0; from+hour <= h.Polls; from += hour {
-		n := 0.0
-		for _, u := range h.Units {
-			n += sum(u.Requests[from : from+hour])
-		}
-		rate := n / (time.Duration(hour) * h.Step).Seconds()
+		rate := h.requests(from, from+hour) / (time.Duration(hour) * h.Step).Seconds()
 		t.Peak, t.Trough = max(t.Peak, rate), min(t.Trough, rate)
 	}
-	for _, u := range h.Units {
-		whole += sum(u.Requests)
-	}
-	t.Mean = whole / h.Span().Seconds()
+	t.Mean = h.requests(0, h.Polls) / h.Span().Seconds()
 	return t
 }
 
 // measure is base rates, φ and s_u of every metric.
 func (c *calibration) measure() {
 	for i, m := range c.History.Metrics {
-		if m.Name == analysis.TotalRequests || m.Kind == analysis.Value {
+		asked := slices.ContainsFunc(c.rollout.Config.Metrics, func(o analysis.Metric) bool { return o.Name == m.Name })
+		if m.Name == analysis.TotalRequests || m.Kind == analysis.Value || !asked {
 			continue
 		}
 		rng := rand.New(rand.NewPCG(c.options.Seed, uint64(i)))
@@ -202,18 +196,25 @@ func (c *calibration) measure() {
 		out := Metric{Name: m.Name, Trials: t.N, Used: 1}
 		if t.N > 0 {
 			out.Base = known(c.base(i))
-			d := c.dispersion(i, rng)
-			out.Phi, out.Blocks, out.Split = known(d.Phi), d.Blocks, d.Split
-			if out.Phi != nil {
-				out.Used = *out.Phi
+			if c.rollout.tests(m) {
+				c.vary(i, &out, rng)
 			}
-			out.Cohort = known(c.cohortSpread(i, c.rollout.leastWeight(), leastPhi(d)))
 			if m.Kind == analysis.Count {
 				out.Fires = c.fires(m, *out.Base)
 			}
 		}
 		c.out.Metrics = append(c.out.Metrics, out)
 	}
+}
+
+// vary is φ and s_u of a metric.
+func (c *calibration) vary(metric int, out *Metric, rng *rand.Rand) {
+	d := c.dispersion(metric, rng)
+	out.Tested, out.Phi, out.Blocks, out.Split = true, known(d.Phi), d.Blocks, d.Split
+	if out.Phi != nil {
+		out.Used = *out.Phi
+	}
+	out.Cohort = known(c.cohortSpread(metric, c.rollout.leastWeight(), leastPhi(d)))
 }
 
 // leastPhi is φ without its margin: what sampling adds to a cohort's ratio is not to be overstated.
@@ -238,13 +239,13 @@ func (h *History) base(metric int) float64 {
 
 // histogram is all of a metric's observations.
 func (h *History) histogram(metric int) (bounds, all []float64) {
-	for _, u := range h.Units {
-		c := u.Columns[metric]
+	for i := range h.Units {
+		c := &h.Units[i].Metrics[metric]
 		if len(c.Bounds) > 0 && all == nil {
 			bounds, all = c.Bounds, make([]float64, len(c.Buckets))
 		}
-		for b, column := range c.Buckets {
-			all[b] += sum(column)
+		for b := range c.Buckets {
+			all[b] += c.Buckets[b].sum(0, h.Polls)
 		}
 	}
 	return bounds, all

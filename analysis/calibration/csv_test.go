@@ -87,18 +87,23 @@ func TestReadCSV(t *testing.T) {
 	slices.SortFunc(h.Units, func(a, b Unit) int { return strings.Compare(a.Name, b.Name) })
 	a, b := h.Units[0], h.Units[1]
 	for _, tt := range []struct {
-		name      string
-		got, want []float32
+		name string
+		got  Column
+		want []float64
 	}{
-		{"requests of a", a.Requests, []float32{110, 0, 0, 0}},
-		{"requests of b", b.Requests, []float32{0, 50, 0, 0}},
-		{"errors of a", a.Columns[0].X, []float32{3, 0, 0, 1.5}},
-		{"errors of b", b.Columns[0].X, []float32{0, 2, 0, 0}},
-		{"up to 0.5", a.Columns[1].Buckets[0], []float32{60, 0, 0, 0}},
-		{"up to 1", a.Columns[1].Buckets[1], []float32{30, 0, 0, 0}},
-		{"above", a.Columns[1].Buckets[2], []float32{10, 0, 0, 0}},
+		{"requests of a", a.Requests, []float64{110, 0, 0, 0}},
+		{"requests of b", b.Requests, []float64{0, 50, 0, 0}},
+		{"errors of a", a.Metrics[0].X, []float64{3, 0, 0, 1.5}},
+		{"errors of b", b.Metrics[0].X, []float64{0, 2, 0, 0}},
+		{"up to 0.5", a.Metrics[1].Buckets[0], []float64{60, 0, 0, 0}},
+		{"up to 1", a.Metrics[1].Buckets[1], []float64{30, 0, 0, 0}},
+		{"above", a.Metrics[1].Buckets[2], []float64{10, 0, 0, 0}},
 	} {
-		if diff := cmp.Diff(tt.want, tt.got); diff != "" {
+		var got []float64
+		for p := range h.Polls {
+			got = append(got, tt.got.At(p))
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}

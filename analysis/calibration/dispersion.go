@@ -130,15 +130,22 @@ func (v plugIn) splitUnits(units []series, polls int, level bool, rng *rand.Rand
 	for i, u := range units {
 		levels[i] = ratio(total(u.x), total(u.n))
 	}
-	ns, xs := make([]float64, len(units)), make([]float64, len(units))
+	var block []part
 	for from := 0; from+polls <= len(units[0].n); from += polls {
+		block = block[:0]
 		for i, u := range units {
-			ns[i], xs[i] = total(u.n[from:from+polls]), total(u.x[from:from+polls])
+			p := part{n: total(u.n[from : from+polls]), x: total(u.x[from : from+polls])}
+			p.expected = p.n
+			if level {
+				p.expected *= levels[i]
+			}
+			if p.n > 0 { // the others were not there
+				block = append(block, p)
+			}
 		}
 		used := false
 		for range splits {
-			d2, variance := v.split(ns, xs, levels, level, rng)
-			if variance > 0 {
+			if d2, variance := v.split(block, level, rng); variance > 0 {
 				m.sum += d2 / variance
 				m.weight++
 				used = true
@@ -146,7 +153,7 @@ func (v plugIn) splitUnits(units []series, polls int, level bool, rng *rand.Rand
 		}
 		if used {
 			m.blocks++
-			m.draws += min(splits, len(units)-1)
+			m.draws += min(splits, len(block)-1)
 		}
 	}
 	if level && m.blocks > 1 { // the levels were learnt from the same blocks
@@ -155,28 +162,26 @@ func (v plugIn) splitUnits(units []series, polls int, level bool, rng *rand.Rand
 	return m
 }
 
+// part is what a unit did in a block.
+type part struct{ n, x, expected float64 }
+
 // split is one random split of a block.
-func (v plugIn) split(ns, xs, levels []float64, level bool, rng *rand.Rand) (d2, variance float64) {
-	var n, x, expected [2]float64
-	for i, unit := range rng.Perm(len(ns)) {
-		arm := 0
-		if i < len(ns)/2 {
-			arm = 1
+func (v plugIn) split(block []part, level bool, rng *rand.Rand) (d2, variance float64) {
+	var arms [2]part
+	for i, unit := range rng.Perm(len(block)) {
+		arm := &arms[0]
+		if i < len(block)/2 {
+			arm = &arms[1]
 		}
-		n[arm] += ns[unit]
-		x[arm] += xs[unit]
-		if level {
-			expected[arm] += ns[unit] * levels[unit]
-		} else {
-			expected[arm] += ns[unit]
-		}
+		arm.n += block[unit].n
+		arm.x += block[unit].x
+		arm.expected += block[unit].expected
 	}
+	s, c := arms[0], arms[1]
 	if v.mean && level { // take out what the units' own levels make of the difference
-		x[0] -= expected[0]
-		x[1] -= expected[1]
-		return v.square(n[1], x[1], n[0], x[0], 0.5)
+		return v.square(c.n, c.x-c.expected, s.n, s.x-s.expected, 0.5)
 	}
-	return v.square(n[1], x[1], n[0], x[0], ratio(expected[1], expected[0]+expected[1]))
+	return v.square(c.n, c.x, s.n, s.x, ratio(c.expected, s.expected+c.expected))
 }
 
 // splitSlots gives the arms turns in time: of four slots in a row, the first and the last go to one arm. Which one is the same to the squared

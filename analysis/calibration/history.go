@@ -42,15 +42,15 @@ type History struct {
 // Unit is a part of the traffic.
 type Unit struct {
 	Name     string
-	Requests []float32 // per poll
-	Columns  []Column  // as History.Metrics
+	Requests Column
+	Metrics  []Counted // as History.Metrics
 }
 
-// Column is one metric of one unit, per poll. It is empty where nothing was counted.
-type Column struct {
-	N, X    []float32
-	Bounds  []float64   // of kind quantile: as analysis.Sample
-	Buckets [][]float32 // of kind quantile, bucket by bucket: not cumulative, one more than Bounds
+// Counted is what was counted of one metric of one unit.
+type Counted struct {
+	N, X    Column
+	Bounds  []float64 // of kind quantile: as analysis.Sample
+	Buckets []Column  // of kind quantile: not cumulative, one more than Bounds
 }
 
 // Total is trials and events, or observations and their sum.
@@ -67,19 +67,21 @@ func (h *History) index(metric string) int {
 // total is a metric's sum over all units and polls.
 func (h *History) total(metric int) Total {
 	var t Total
-	for _, u := range h.Units {
-		t.N += sum(u.Columns[metric].N)
-		t.X += sum(u.Columns[metric].X)
+	for i := range h.Units {
+		c := &h.Units[i].Metrics[metric]
+		t.N += c.N.sum(0, h.Polls)
+		t.X += c.X.sum(0, h.Polls)
 	}
 	return t
 }
 
-func sum(column []float32) float64 {
-	s := 0.0
-	for _, v := range column {
-		s += float64(v)
+// requests are those of polls [from, to), of all units.
+func (h *History) requests(from, to int) float64 {
+	n := 0.0
+	for i := range h.Units {
+		n += h.Units[i].Requests.sum(from, to)
 	}
-	return s
+	return n
 }
 
 // Builder collects increments in any order.
@@ -93,7 +95,7 @@ type Builder struct {
 // upTo is the observations up to a bound, per poll.
 type upTo struct {
 	metric int
-	column []float32
+	column Column
 }
 
 // NewBuilder is a Builder of a history from one moment to another, in whole steps.
@@ -129,7 +131,7 @@ func (b *Builder) unit(name string) (*Unit, int) {
 	if !ok {
 		i = len(b.h.Units)
 		b.units[name] = i
-		b.h.Units = append(b.h.Units, Unit{Name: name, Requests: make([]float32, b.h.Polls), Columns: make([]Column, len(b.h.Metrics))})
+		b.h.Units = append(b.h.Units, Unit{Name: name, Metrics: make([]Counted, len(b.h.Metrics))})
 		b.buckets = append(b.buckets, map[float64][]*upTo{})
 	}
 	return &b.h.Units[i], i
@@ -144,18 +146,14 @@ func (b *Builder) Add(at time.Time, unit, metric string, n, x float64) {
 	}
 	u, _ := b.unit(unit)
 	if metric == analysis.TotalRequests {
-		u.Requests[slot] += float32(n)
+		u.Requests.add(slot, n)
 	}
 	m := b.h.index(metric)
 	if m < 0 {
 		return
 	}
-	c := &u.Columns[m]
-	if c.N == nil {
-		c.N, c.X = make([]float32, b.h.Polls), make([]float32, b.h.Polls)
-	}
-	c.N[slot] += float32(n)
-	c.X[slot] += float32(x)
+	u.Metrics[m].N.add(slot, n)
+	u.Metrics[m].X.add(slot, x)
 	if b.h.By == Users {
 		t := b.h.Users[unit]
 		if t == nil {
@@ -180,10 +178,10 @@ func (b *Builder) AddBucket(at time.Time, unit, metric string, bound, n float64)
 	of := b.buckets[i][bound]
 	held := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == m })
 	if held < 0 {
-		of = append(of, &upTo{metric: m, column: make([]float32, b.h.Polls)})
+		of = append(of, &upTo{metric: m})
 		b.buckets[i][bound], held = of, len(of)-1
 	}
-	of[held].column[slot] += float32(n)
+	of[held].column.add(slot, n)
 }
 
 // History is what was added. The Builder is of no more use.
@@ -196,10 +194,10 @@ func (b *Builder) History() *History {
 		}
 	}
 	for i := range b.h.Units {
-		b.h.Units[i].countRequests()
+		b.h.Units[i].countRequests(b.h.Polls)
 	}
 	if len(b.h.Units) == 0 {
-		b.h.Units = []Unit{{Requests: make([]float32, b.h.Polls), Columns: make([]Column, len(b.h.Metrics))}}
+		b.h.Units = []Unit{{Metrics: make([]Counted, len(b.h.Metrics))}}
 	}
 	if len(b.h.Units) == 1 && b.h.By == Instances {
 		b.h.By = Whole
@@ -226,39 +224,38 @@ func commonBounds(seen map[float64]int) []float64 {
 
 // fill turns the observations up to each bound into those of each bucket.
 func (b *Builder) fill(metric, unit int, bounds []float64) {
-	c := &b.h.Units[unit].Columns[metric]
-	columns := make([][]float32, len(bounds)+1)
+	columns := make([]Column, len(bounds)+1)
 	for i, bound := range append(slices.Clone(bounds), inf) {
 		of := b.buckets[unit][bound]
-		if at := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == metric }); at >= 0 {
-			columns[i] = of[at].column
-		} else {
-			columns[i] = make([]float32, b.h.Polls)
+		if held := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == metric }); held >= 0 {
+			columns[i] = of[held].column
 		}
 	}
-	c.N, c.X = slices.Clone(columns[len(bounds)]), make([]float32, b.h.Polls)
+	c := &b.h.Units[unit].Metrics[metric]
 	for poll := range b.h.Polls {
-		below := float32(0)
+		below := 0.0
 		for i := range columns {
-			n := columns[i][poll]
-			columns[i][poll] = max(0, n-below)
-			below = max(below, n)
+			if n := columns[i].At(poll); n > 0 {
+				columns[i].page(poll)[poll%pageSize] = float32(max(0, n-below))
+				below = max(below, n)
+			}
 		}
-		c.N[poll] = below
+		if below > 0 {
+			c.N.add(poll, below)
+		}
 	}
 	c.Bounds, c.Buckets = bounds, columns
 }
 
 // countRequests takes the metric with the most trials for the requests where none were counted.
-func (u *Unit) countRequests() {
-	if sum(u.Requests) > 0 {
+func (u *Unit) countRequests(polls int) {
+	if !u.Requests.empty() {
 		return
 	}
 	most := 0.0
-	for _, c := range u.Columns {
-		if n := sum(c.N); n > most {
-			most = n
-			copy(u.Requests, c.N)
+	for i := range u.Metrics {
+		if n := u.Metrics[i].N.sum(0, polls); n > most {
+			most, u.Requests = n, u.Metrics[i].N
 		}
 	}
 }

@@ -88,8 +88,8 @@ func (r *run) turn(s played) turn {
 	}
 	requests := make([]float64, len(r.order))
 	whole := 0.0
-	for i, u := range r.h.Units {
-		requests[i] = sum(u.Requests[r.from+s.from : r.from+s.to])
+	for i := range r.h.Units {
+		requests[i] = r.h.Units[i].Requests.sum(r.from+s.from, r.from+s.to)
 		whole += requests[i]
 	}
 	t := turn{units: make([]bool, len(r.order)), slots: 1, of: 1}
@@ -174,9 +174,9 @@ func (r *run) poll(from, to int, t turn) analysis.Poll {
 		}
 	}
 	p := analysis.Poll{Samples: r.buffer}
-	for i, u := range r.h.Units {
+	for i := range r.h.Units {
 		for k, canary := range canaryAt {
-			switch n := float64(u.Requests[from+k]); {
+			switch n := r.h.Units[i].Requests.At(from + k); {
 			case t.units[i] && canary:
 				p.Requests.Canary += n
 			case !t.units[i] || !t.drop:
@@ -199,8 +199,8 @@ func (r *run) poll(from, to int, t turn) analysis.Poll {
 func (r *run) sample(s *analysis.Sample, metric, from int, canaryAt []bool, t turn) {
 	s.Canary, s.Stable = cleared(s.Canary), cleared(s.Stable)
 	for i := range r.h.Units {
-		c := &r.h.Units[i].Columns[metric]
-		if len(c.N) == 0 {
+		c := &r.h.Units[i].Metrics[metric]
+		if c.N.empty() {
 			continue
 		}
 		if len(c.Bounds) > 0 && len(s.Bounds) == 0 {
@@ -209,18 +209,20 @@ func (r *run) sample(s *analysis.Sample, metric, from int, canaryAt []bool, t tu
 		}
 		for k, canary := range canaryAt {
 			arm := &s.Stable
-			if t.units[i] {
-				if !canary && t.drop {
-					continue
-				}
-				if canary {
-					arm = &s.Canary
-				}
+			switch {
+			case t.units[i] && canary:
+				arm = &s.Canary
+			case t.units[i] && t.drop:
+				continue
 			}
-			arm.N += float64(c.N[from+k])
-			arm.X += float64(c.X[from+k])
-			for b, column := range c.Buckets {
-				arm.Buckets[b] += float64(column[from+k])
+			n := c.N.At(from + k)
+			if n == 0 {
+				continue
+			}
+			arm.N += n
+			arm.X += c.X.At(from + k)
+			for b := range c.Buckets {
+				arm.Buckets[b] += c.Buckets[b].At(from + k)
 			}
 		}
 	}

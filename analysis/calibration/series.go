@@ -20,11 +20,11 @@ func (h *History) series(metric int) []series {
 	if m.Kind == analysis.Quantile {
 		at = h.thresholds(metric)
 	}
-	for i, u := range h.Units {
-		c := u.Columns[metric]
+	for i := range h.Units {
+		c := &h.Units[i].Metrics[metric]
 		s := series{n: make([]float64, h.Polls), x: make([]float64, h.Polls)}
-		for p := range c.N {
-			s.n[p], s.x[p] = float64(c.N[p]), float64(c.X[p])
+		for p := range h.Polls {
+			s.n[p], s.x[p] = c.N.At(p), c.X.At(p)
 			switch {
 			case m.Kind == analysis.Quantile:
 				s.n[p], s.x[p] = c.exceed(p, at[p])
@@ -62,7 +62,7 @@ func (h *History) thresholds(metric int) []float64 {
 	var before, now []float64
 	var bounds []float64
 	for _, u := range h.Units {
-		if b := u.Columns[metric].Bounds; len(b) > 0 {
+		if b := u.Metrics[metric].Bounds; len(b) > 0 {
 			bounds, before, now = b, make([]float64, len(b)+1), make([]float64, len(b)+1)
 		}
 	}
@@ -85,8 +85,8 @@ func (h *History) thresholds(metric int) []float64 {
 		}
 		out[p] = at
 		for _, u := range h.Units {
-			for i, c := range u.Columns[metric].Buckets {
-				now[i] += float64(c[p])
+			for i := range u.Metrics[metric].Buckets {
+				now[i] += u.Metrics[metric].Buckets[i].At(p)
 			}
 		}
 	}
@@ -94,13 +94,13 @@ func (h *History) thresholds(metric int) []float64 {
 }
 
 // exceed is a poll's observations and those above a threshold, interpolated within the bucket that it cuts.
-func (c Column) exceed(poll int, at float64) (n, x float64) {
+func (c *Counted) exceed(poll int, at float64) (n, x float64) {
 	if math.IsNaN(at) {
 		return 0, 0
 	}
 	low := 0.0
-	for i, column := range c.Buckets {
-		k := float64(column[poll])
+	for i := range c.Buckets {
+		k := c.Buckets[i].At(poll)
 		n += k
 		switch {
 		case i == len(c.Bounds) || at <= low:

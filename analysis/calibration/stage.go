@@ -3,6 +3,7 @@ package calibration
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/aviary-rollouts/aviary/analysis"
@@ -62,6 +63,11 @@ func (r Rollout) validate() error {
 // question of chance between two versions, nor for plain values, which have no history.
 func tested(c analysis.Check, m analysis.Metric) bool {
 	return m.Kind != analysis.Value && (m.Kind != analysis.Count || c.Change != "")
+}
+
+// tests reports whether evidence is gathered on a metric.
+func (r Rollout) tests(m analysis.Metric) bool {
+	return slices.ContainsFunc(r.Config.Checks, func(rc analysis.RoleCheck) bool { return rc.Check.Metric == m.Name && tested(rc.Check, m) })
 }
 
 // replayed is the configuration of the pseudo-rollouts: the rollout's own, with the checks that a history can speak of.

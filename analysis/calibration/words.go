@@ -48,9 +48,9 @@ func (c *calibration) warnMetric(m Metric, say func(string, ...any)) {
 	case m.Base == nil:
 		say("%s has no data in the history: its checks were not replayed", m.Name)
 		return
-	case m.Phi == nil:
+	case m.Tested && m.Phi == nil:
 		say("φ of %s could not be measured: too few events in %s, want at least %d blocks of a minute or more with some", m.Name, days(c.out.Days), leastBlocks)
-	case m.Used > *m.Phi:
+	case m.Tested && m.Used > *m.Phi:
 		say("φ of %s was raised from %s to %s: with less, identical versions were doubted too often", m.Name, short(*m.Phi), short(m.Used))
 	}
 	if m.Fires != nil && *m.Base > 0 {

@@ -39,6 +39,8 @@ type Process struct {
 	Clock    Clock
 	// Dial connects to Temporal, or returns an error at once when it can't within ctx.
 	Dial func(ctx context.Context, options client.Options) (Temporal, error)
+	// Past reads a version's past from a metrics source, and says what it read. Nil: there is no source.
+	Past func(ctx context.Context, q PastQuery) (*History, string, error)
 }
 
 // Run carries out one command and returns the exit code. When ctx is done it stops soon; a rollout that it watched goes on.
@@ -90,6 +92,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.start(), a.list(), a.status(), a.watch(), a.decisions())
 	root.AddCommand(a.asks()...)
 	root.AddCommand(a.lint(), a.render(), a.version())
+	root.AddCommand(a.calibrate())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }
