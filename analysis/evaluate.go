@@ -201,14 +201,19 @@ func (v *evaluation) passes(a *asked, c comparison) bool {
 // climbed reports whether the ladder has ruled out what it is to after the stage. A limit that is not on a change has no rungs: it is to be shown
 // after the last stage.
 func (v *evaluation) climbed(a *asked, c comparison) bool {
-	last := v.stage >= v.cfg.Stages-1
-	if last || !a.isOnLadder() {
-		return !last
+	if !v.onWay(a) {
+		return v.stage < v.cfg.Stages-1
 	}
 	_, upper := a.interval()
 	return upper <= a.Check.rungAfter(v.stage, v.cfg.Stages, a.meter.metric, c.stable.value)
 }
 
+// onWay reports whether the check asks for a rung that is not the last.
+func (v *evaluation) onWay(a *asked) bool {
+	return v.cfg.Advance == AdvanceLadder && v.stage < v.cfg.Stages-1 && a.isOnLadder()
+}
+
+// isOnLadder reports whether the check is on a change that is bracketed.
 func (a *asked) isOnLadder() bool { return a.test.group.ladder != nil && a.Check.Op.isUpper() }
 
 // needed is how many more canary requests it takes, about: to the evidence, the proof or the number asked for.
@@ -220,6 +225,9 @@ func (v *evaluation) needed(a *asked, c comparison, verdict Verdict) float64 {
 	switch {
 	case a.meter.metric.Name == TotalRequests:
 		return max(1, math.Ceil(a.Check.Limit-c.value))
+	case a.test != nil && proof && v.onWay(a):
+		size := a.Check.rungAfter(v.stage, v.cfg.Stages, a.meter.metric, c.stable.value)
+		return a.test.group.ladder.needed(a.meter.stageView(), size, v.cfg.Beta)
 	case a.test != nil && proof:
 		return a.test.needed(a.meter.stageView(), 1/v.cfg.Beta, within)
 	case a.test != nil:

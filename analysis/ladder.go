@@ -62,20 +62,20 @@ func newLadder(c Check, mt *meter, cfg Config) *ladder {
 }
 
 // observe takes one poll. Only rungs on the far side of the change measured so far are bet against: which ones is decided by the polls
-// before. Without a change, NaN, none are.
+// before. Without a change, NaN, none are. With capped, evidence counts at most for nothing.
 func (l *ladder) observe(v *view, change, beta float64, capped bool) {
 	for i := range l.rungs {
 		r := &l.rungs[i]
 		switch {
-		case r.change < change && !capped:
-			r.sides[worse].observe(v, beta)
+		case r.change < change:
+			r.sides[worse].observe(v, beta, capped)
 		case r.change > change:
-			r.sides[within].observe(v, beta)
+			r.sides[within].observe(v, beta, capped)
 		}
 	}
 }
 
-func (rs *rungSide) observe(v *view, beta float64) {
+func (rs *rungSide) observe(v *view, beta float64, capped bool) {
 	if rs.ruledOut {
 		return
 	}
@@ -92,7 +92,11 @@ func (rs *rungSide) observe(v *view, beta float64) {
 	}
 	e := 0.0
 	for g, bet := range bets {
-		log := float64(rs.logS[g]) + rs.hypothesis.log(&r, bet)
+		log := rs.hypothesis.log(&r, bet)
+		if capped {
+			log = min(0, log)
+		}
+		log += float64(rs.logS[g])
 		rs.logS[g] = float32(max(-math.MaxFloat32, log))
 		e += math.Exp(log)
 	}
@@ -122,8 +126,31 @@ func (l *ladder) interval() (lower, upper float64) {
 	return lower, upper
 }
 
-// rule out what after which stage: regressions of 2× after the first and 1.3× after those in the middle, as a change in the terms of a check on a
-// metric whose stable value is known. After the last stage it is the limit itself.
+// needed is how many more canary trials it takes, at the rates of a stage, until changes of a size and more are ruled out; NaN if it does not
+// get there.
+func (l *ladder) needed(v *view, size, beta float64) float64 {
+	needed, reached := 0.0, false
+	for i := range slices.Backward(l.rungs) {
+		if reached {
+			break
+		}
+		reached = l.rungs[i].change <= size
+		rs := &l.rungs[i].sides[within]
+		if rs.ruledOut {
+			continue
+		}
+		growth := rs.hypothesis.growth(v, rungWithin)
+		if growth <= 0 {
+			return math.NaN()
+		}
+		wealth := float64(max(rs.logS[0], rs.logS[1]))
+		needed = max(needed, math.Ceil((math.Log(1/beta)-wealth)/growth))
+	}
+	return needed
+}
+
+// rungAfter is what is ruled out after which stage: regressions of 2× after the first and 1.3× after those in the middle, as a change in the terms
+// of a check on a metric whose stable value is known. After the last stage it is the limit itself.
 func (c Check) rungAfter(stage, stages int, m Metric, stable float64) float64 {
 	times := 1.3
 	switch {

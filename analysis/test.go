@@ -82,7 +82,8 @@ func (t *test) needed(v *view, target float64, on side) float64 {
 	if on == within {
 		h, wealth = &t.opposite, t.within.best()
 	}
-	growth := h.growth(v)
+	bets, _ := h.bets()
+	growth := h.growth(v, bets)
 	if growth <= 0 || math.IsInf(wealth, -1) {
 		return math.NaN()
 	}
@@ -90,7 +91,7 @@ func (t *test) needed(v *view, target float64, on side) float64 {
 }
 
 // growth is by how much the best bet's log wealth grows per canary trial at a view's rates, or 0 if none grows.
-func (h *hypothesis) growth(v *view) float64 {
+func (h *hypothesis) growth(v *view, bets []float64) float64 {
 	n := v.canary.N
 	if h.meter.metric.Kind == Quantile {
 		n = v.canaryTails.total()
@@ -100,7 +101,6 @@ func (h *hypothesis) growth(v *view) float64 {
 		return 0
 	}
 	best := 0.0
-	bets, _ := h.bets()
 	for _, bet := range bets {
 		best = max(best, h.log(&r, bet)/n)
 	}
