@@ -12,6 +12,7 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/metrics"
 	"github.com/aviary-rollouts/aviary/activities/notify"
 	"github.com/aviary-rollouts/aviary/activities/traffic"
+	"github.com/aviary-rollouts/aviary/analysis"
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
@@ -131,4 +132,24 @@ func retry(kind string, err error, after time.Duration) error {
 func final(err error) bool {
 	var app *temporal.ApplicationError
 	return errors.As(err, &app) && app.NonRetryable()
+}
+
+// newerDelay is how soon a newer worker is looked for.
+const newerDelay = 5 * time.Second
+
+// isNewer reports whether an error is of something that a newer worker wrote.
+func isNewer(err error) bool {
+	return errors.Is(err, errNewer) || errors.Is(err, analysis.ErrNewer) || errors.Is(err, metrics.ErrNewer)
+}
+
+// unreadable is the error for memory of a slice or an attempt before that can't be read. When a newer worker wrote it, as in the middle of an
+// upgrade, nothing is wrong with the canary: the attempt is left to a worker that can read it.
+func unreadable(what string, err error) error {
+	if !isNewer(err) {
+		return invalid("%s can't be read: %v", what, err)
+	}
+	return temporal.NewApplicationErrorWithOptions("this worker is older than what watched before it, a newer one goes on: "+what+": "+err.Error(),
+		rollout.ErrWorkerDraining, temporal.ApplicationErrorOptions{
+			NextRetryDelay: newerDelay, Category: temporal.ApplicationErrorCategoryBenign,
+		})
 }

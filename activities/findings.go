@@ -76,6 +76,14 @@ func (o *observer) freeze(analysis.Report) (rollout.Finding, string) {
 	return o.changed(rollout.FoundFreeze, o.request.Frozen, frozen, "judging again")
 }
 
+// mismatch looks for a share of traffic that began or ceased to contradict the weight.
+func (o *observer) mismatch(report analysis.Report) (rollout.Finding, string) {
+	if !o.caughtUp {
+		return "", ""
+	}
+	return o.changed(rollout.FoundMismatch, o.request.Mismatch, report.Mismatch, "the canary's share of traffic agrees with its weight again")
+}
+
 // ready looks for the end of the stage. All that rollout.Step would hold the stage for is asked here too: it must not be told of a
 // stage that is ready and is not.
 func (o *observer) ready(report analysis.Report) (rollout.Finding, string) {
@@ -83,21 +91,22 @@ func (o *observer) ready(report analysis.Report) (rollout.Finding, string) {
 	s := o.p.Slice
 	requests := o.request.Requests.Add(s.Requests)
 	need := float64(max(1, o.stage().MinRequests))
-	if !o.longEnough() || !o.answered || frozen || s.SourceDown != "" || s.PlaneDown != "" ||
-		requests.Canary < need || report.Gate != analysis.Met {
+	if !o.longEnough() || !o.answered || frozen || s.SourceDown != "" || s.PlaneDown != "" || report.Mismatch != "" ||
+		requests.Canary < need || report.Gate != analysis.Met || o.settling(o.now) {
 		return "", ""
 	}
 	return rollout.FoundReady, "watched for long enough, and every check is met"
 }
 
 // over looks for the end of the slice. While the source does not answer it goes on a little: a slice of no use is not followed by
-// another one at once.
+// another one at once. So does one that only looks for the gate while nothing has been compared yet: the stage is not held for that.
 func (o *observer) over(analysis.Report) (rollout.Finding, string) {
 	if o.p.Slice.PutBack != "" {
 		return rollout.FoundNothing, "somebody else's change was put back"
 	}
 	end := o.end()
-	if !o.answered {
+	compared := !o.leftOut && !o.settling(o.now)
+	if !o.answered || o.request.Gate && o.request.Remaining <= 0 && !compared {
 		end = end.Add(overtime)
 	}
 	if o.now.Before(end) {

@@ -43,7 +43,10 @@ func (o *observer) keep(ctx context.Context) (rollout.Finding, string) {
 		o.planeFailed(err)
 		return "", ""
 	}
-	o.p.Plane, o.p.Slice.PlaneDown = time.Time{}, ""
+	o.p.Kept, o.p.Plane, o.p.Slice.PlaneDown = o.now, time.Time{}, ""
+	if unread == nil && seen.LeaseExpired {
+		o.comesBack()
+	}
 	if drift != "" {
 		o.log.Warn("somebody else changed the weights, they were put back", "found", drift)
 		o.p.PutBack, o.p.Slice.PutBack = o.now, drift

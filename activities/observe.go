@@ -63,6 +63,8 @@ type observer struct {
 	now       time.Time // of the poll under way
 	answered  bool      // the poll under way got an answer
 	caughtUp  bool      // the first poll of this attempt is done
+	leftOut   bool      // the last poll was not compared
+	newer     error     // the source's position is of a newer worker
 	notBefore time.Time // the source asked to be left alone until then
 	lastFault string    // of the source
 	kept      time.Time // when the route was last renewed or looked at
@@ -85,18 +87,11 @@ func (a *Activities) observer(ctx context.Context, request rollout.ObserveReques
 	if o.wanted, o.config, o.engine, err = a.judging(spec); err != nil {
 		return nil, err
 	}
-	if o.p, err = readCursor(request.Cursor); err != nil {
-		return nil, invalid("the cursor of the slice before can't be read: %v", err)
-	}
-	if activity.HasHeartbeatDetails(ctx) {
-		var before progress
-		if err := activity.GetHeartbeatDetails(ctx, &before); err != nil || before.check() != nil {
-			return nil, invalid("the heartbeat of the attempt before can't be read: %v", errors.Join(err, before.check()))
-		}
-		o.p = before
+	if o.p, err = remembered(ctx, request.Cursor); err != nil {
+		return nil, err
 	}
 	if err := o.engine.Restore(o.p.Engine); err != nil {
-		return nil, invalid("the statistics so far can't be read: %v", err)
+		return nil, unreadable("the statistics so far", err)
 	}
 	o.p.begin(request, a.clock.Now())
 	o.chart = chart{every: max(o.interval(), request.Slice.Std()/maxPoints)}
@@ -113,8 +108,11 @@ func (o *observer) run(ctx context.Context) (rollout.ObserveResult, error) {
 			return rollout.ObserveResult{}, err
 		}
 		finding, reason := o.tick(ctx)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return rollout.ObserveResult{}, ctx.Err()
+		case o.newer != nil:
+			return rollout.ObserveResult{}, o.newer
 		}
 		if finding != "" {
 			return o.result(finding, reason)
@@ -130,7 +128,9 @@ func (o *observer) run(ctx context.Context) (rollout.ObserveResult, error) {
 // tick is one poll and all that follows from it. An empty finding is: watch on.
 func (o *observer) tick(ctx context.Context) (rollout.Finding, string) {
 	o.now = o.a.clock.Now()
-	o.poll(ctx)
+	if o.poll(ctx); o.newer != nil {
+		return "", ""
+	}
 	o.enterStage()
 	report := o.evaluate()
 	if o.answered {
@@ -145,7 +145,7 @@ func (o *observer) tick(ctx context.Context) (rollout.Finding, string) {
 	if finding, reason := o.keep(ctx); finding != "" {
 		return finding, reason
 	}
-	for _, look := range []func(analysis.Report) (rollout.Finding, string){o.noData, o.source, o.plane, o.freeze, o.ready, o.over} {
+	for _, look := range []func(analysis.Report) (rollout.Finding, string){o.noData, o.source, o.plane, o.freeze, o.mismatch, o.ready, o.over} {
 		if finding, reason := look(report); finding != "" {
 			return finding, reason
 		}
@@ -167,7 +167,10 @@ func (o *observer) poll(ctx context.Context) {
 	samples, err := within(ctx, limit, func(ctx context.Context) (metrics.Samples, error) { return o.provider.Sample(ctx, request) })
 	quiet := watched(p.Ticked, o.now, o.interval())
 	if o.answered = err == nil; !o.answered {
-		if ctx.Err() == nil {
+		switch {
+		case isNewer(err):
+			o.newer = unreadable("the position in the metrics source", err)
+		case ctx.Err() == nil:
 			p.Silent += rollout.Duration(quiet)
 			o.sourceFailed(err)
 		}
@@ -184,17 +187,14 @@ func (o *observer) poll(ctx context.Context) {
 		} else {
 			p.Slice.Before = p.Slice.Before.Add(samples.Requests)
 		}
-		o.engine.Observe(analysis.Poll{
-			Number: p.Poll, Weight: int(p.Weight), Samples: samples.Metrics,
-			Requests: analysis.Requests{Stable: samples.Requests.Stable, Canary: samples.Requests.Canary},
-		})
+		o.observe(samples)
 		o.chart.take(o.config.Metrics, samples.Metrics)
 		if frozen, _ := o.engine.Frozen(); !frozen && p.Slice.PlaneDown == "" {
 			// What is not judged, or may have had no traffic since nobody renewed the lease, does not count as watched.
 			p.Slice.Observed += rollout.Duration(min(watched(p.Sampled, o.now, o.interval()), max(0, o.now.Sub(p.Slice.Started))))
 		}
 	}
-	p.Sampled = o.now
+	p.Sampled, p.Behind = o.now, rollout.Duration(max(0, samples.Behind))
 	if p.Silent += rollout.Duration(quiet); samples.Requests.Canary > 0 {
 		p.Silent = 0
 	}
@@ -334,10 +334,14 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 	out := rollout.ObserveResult{
 		Finding: finding, Reason: reason, Observed: s.Observed, Requests: s.Requests, Before: s.Before, Polls: s.Polls, Series: s.Series,
 		Verdict: rollout.Verdict(report.Verdict), Gate: rollout.Verdict(report.Gate), Evidence: evidence(report), Blame: report.Blame,
-		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack,
+		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack, Mismatch: report.Mismatch,
 	}
 	if !o.caughtUp { // the statistics are still of the stage before
 		out.Verdict, out.Gate, out.Evidence, out.Blame = rollout.NoData, rollout.NoData, nil, ""
+		out.Mismatch = o.request.Mismatch
+	}
+	if out.Gate == rollout.Met && o.settling(o.now) {
+		out.Gate = rollout.Undecided // no stage ends while its canary settles
 	}
 	if !o.save() {
 		return out, invalid("the statistics of this slice can't be written down")

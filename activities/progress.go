@@ -1,9 +1,13 @@
 package activities
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
+
+	"go.temporal.io/sdk/activity"
 
 	"github.com/aviary-rollouts/aviary/rollout"
 )
@@ -18,12 +22,15 @@ type progress struct {
 	Engine  json.RawMessage `json:"engine,omitempty"` // the statistics
 	Poll    int64           `json:"poll"`             // number of the last poll
 	Weight  rollout.Weight  `json:"weight"`           // that the engine's stage has
+	Change  *change         `json:"change,omitempty"` // the last of the weight; nil: none since this is kept
 
 	Sampled time.Time        `json:"sampled,omitzero"`     // when the source last answered
+	Behind  rollout.Duration `json:"behind,omitempty"`     // how much older than that its newest numbers may have been
 	Ticked  time.Time        `json:"ticked,omitzero"`      // when it was last asked
 	Silent  rollout.Duration `json:"silent"`               // watched in a row without a canary request, or without an answer
 	Failed  int              `json:"failed,omitempty"`     // polls in a row without an answer
 	Failing time.Time        `json:"failing,omitzero"`     // since when
+	Kept    time.Time        `json:"kept,omitzero"`        // when the route was last found or put in order
 	Plane   time.Time        `json:"plane,omitzero"`       // since when the data plane does not answer
 	PutBack time.Time        `json:"put_back_at,omitzero"` // when somebody else's change was last put back
 	Slice   *slice           `json:"slice,omitempty"`
@@ -40,9 +47,23 @@ type slice struct {
 	SourceDown string           `json:"source_down,omitempty"`
 	PlaneDown  string           `json:"plane_down,omitempty"`
 	PutBack    string           `json:"put_back,omitempty"`
+	Uncounted  bool             `json:"uncounted,omitempty"` // it was told that samples could not be counted
 }
 
+// change is when the canary's weight became another one, or came back after a lease that had run out. By then it is in force: the moment is that
+// of the first slice under it.
+type change struct {
+	To rollout.Weight `json:"to"`
+	At time.Time      `json:"at"`
+}
+
+// errNewer is the error of check for what a newer worker wrote.
+var errNewer = errors.New("it is of a newer version")
+
 func (p *progress) check() error {
+	if p.Version > progressVersion {
+		return fmt.Errorf("%w: %d, this worker knows %d", errNewer, p.Version, progressVersion)
+	}
 	if p.Version != progressVersion {
 		return fmt.Errorf("it has version %d, want %d", p.Version, progressVersion)
 	}
@@ -55,12 +76,46 @@ func readCursor(raw json.RawMessage) (progress, error) {
 	if len(raw) == 0 {
 		return p, nil
 	}
-	p.Version = 0
-	if err := json.Unmarshal(raw, &p); err != nil {
+	p, err := readProgress(raw)
+	p.Slice = nil
+	return p, err
+}
+
+// remembered is what the attempt before left in its heartbeat, else what the slice before left in the cursor.
+func remembered(ctx context.Context, cursor json.RawMessage) (progress, error) {
+	if !activity.HasHeartbeatDetails(ctx) {
+		p, err := readCursor(cursor)
+		if err != nil {
+			return p, unreadable("the cursor of the slice before", err)
+		}
+		return p, nil
+	}
+	var raw json.RawMessage
+	err := activity.GetHeartbeatDetails(ctx, &raw)
+	if err != nil {
+		return progress{}, unreadable("the heartbeat of the attempt before", err)
+	}
+	p, err := readProgress(raw)
+	if err != nil {
+		return p, unreadable("the heartbeat of the attempt before", err)
+	}
+	return p, nil
+}
+
+// readProgress reads what check approves of. The version comes first: what a newer worker wrote may have any form.
+func readProgress(raw json.RawMessage) (progress, error) {
+	var p progress
+	var of struct {
+		Version int `json:"v"`
+	}
+	if err := json.Unmarshal(raw, &of); err != nil {
 		return p, err
 	}
-	p.Slice = nil
-	return p, p.check()
+	p.Version = of.Version
+	if err := p.check(); err != nil {
+		return p, err
+	}
+	return p, json.Unmarshal(raw, &p)
 }
 
 // begin begins or resumes a slice. A clock that went back may shorten what was observed, and never stretches a slice.
@@ -68,7 +123,14 @@ func (p *progress) begin(request rollout.ObserveRequest, now time.Time) {
 	if p.Slice == nil {
 		p.Slice = &slice{Started: now, SourceDown: request.SourceDown, PlaneDown: request.PlaneDown}
 	}
-	for _, t := range []*time.Time{&p.Slice.Started, &p.Sampled, &p.Ticked, &p.Failing, &p.Plane, &p.PutBack} {
+	if w := request.Route.Weight; p.Change == nil && p.Weight != w || p.Change != nil && p.Change.To != w {
+		p.Change = &change{To: w, At: now}
+	}
+	moments := []*time.Time{&p.Slice.Started, &p.Sampled, &p.Ticked, &p.Failing, &p.Kept, &p.Plane, &p.PutBack}
+	if p.Change != nil {
+		moments = append(moments, &p.Change.At)
+	}
+	for _, t := range moments {
 		if t.After(now) {
 			*t = now
 		}

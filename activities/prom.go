@@ -18,6 +18,7 @@ type meter struct {
 	restores prometheus.Histogram
 	sources  *prometheus.CounterVec // provider, target
 	drivers  *prometheus.CounterVec // driver, target
+	ignored  *prometheus.CounterVec // provider, target
 
 	mu     sync.Mutex
 	agents map[string]*gauges
@@ -46,6 +47,7 @@ func newMeter(registerer prometheus.Registerer, clock Clock) (*meter, error) {
 		decided:  counter("aviary_decisions_total", "Decisions that the humans were told of.", "decision"),
 		sources:  counter("aviary_provider_errors_total", "Polls that the metrics source did not answer.", "provider", "target"),
 		drivers:  counter("aviary_driver_errors_total", "Calls that the data plane refused or did not answer.", "driver", "target"),
+		ignored:  counter("aviary_samples_uncounted_total", "Samples of the metrics source that made no sense, such as falling counts, and were left out.", "provider", "target"),
 		restores: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "aviary_restore_duration_seconds", Help: "Time from the decision to restore until weight 0 was read back.",
 			Buckets: []float64{0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800},
@@ -58,7 +60,7 @@ func newMeter(registerer prometheus.Registerer, clock Clock) (*meter, error) {
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.verdicts, m.decided, m.sources, m.drivers, m.restores, m} {
+	for _, c := range []prometheus.Collector{m.verdicts, m.decided, m.sources, m.drivers, m.ignored, m.restores, m} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -129,6 +131,11 @@ func (m *meter) source(kind, target string, err error) {
 	if err != nil {
 		m.sources.WithLabelValues(kind, target).Inc()
 	}
+}
+
+// uncounted notes samples that could not be counted.
+func (m *meter) uncounted(from rollout.Metrics, samples int64) {
+	m.ignored.WithLabelValues(from.Provider, from.Target).Add(float64(samples))
 }
 
 func (m *meter) driver(kind, target string, err error) {

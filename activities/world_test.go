@@ -41,6 +41,8 @@ type world struct {
 	plane          func(since time.Duration) error // nil: it answers
 	onSample       func(n int)                     // after the n-th answer of the source is ready, from 1
 	onWait         func(since time.Duration)
+	takes          time.Duration                     // how long every request takes; 0: nobody measures it
+	share          func(since time.Duration) float64 // the canary's, of the conversations that begin; nil: its weight
 
 	samples  int
 	applied  []rollout.Route
@@ -56,6 +58,7 @@ type world struct {
 type behaviour struct {
 	rps, failing float64
 	failsFrom    time.Duration
+	failsUntil   time.Duration // 0: for ever
 	silentFrom   time.Duration // 0: never
 	silentUntil  time.Duration
 	unsafeFrom   time.Duration // 0: never; one violation at that moment
@@ -101,7 +104,11 @@ func (b behaviour) counters(since time.Duration) [3]float64 {
 		served -= min(since, b.silentUntil) - b.silentFrom
 	}
 	requests := math.Floor(served.Seconds() * b.rps)
-	failed := math.Floor(max(0, served-b.failsFrom).Seconds() * b.rps * b.failing)
+	fails := served
+	if b.failsUntil > 0 {
+		fails = min(fails, b.failsUntil)
+	}
+	failed := math.Floor(max(0, fails-b.failsFrom).Seconds() * b.rps * b.failing)
 	unsafe := 0.0
 	if b.unsafeFrom > 0 && since >= b.unsafeFrom {
 		unsafe = 1
@@ -134,7 +141,20 @@ func (w *world) Sample(ctx context.Context, request metrics.Request) (metrics.Sa
 	errs.Stable, safety.Stable, out.Requests.Stable = delta(w.stable)
 	errs.Canary, safety.Canary, out.Requests.Canary = delta(w.canary)
 	out.Metrics["error_rate"], out.Metrics["safety_violations"] = errs, safety
+	if w.takes > 0 {
+		bounds := []float64{w.takes.Seconds() * 0.99, w.takes.Seconds()}
+		out.Metrics["p95_latency"] = analysis.Sample{
+			Stable: analysis.Counts{N: out.Requests.Stable, Buckets: []float64{0, out.Requests.Stable, 0}},
+			Canary: analysis.Counts{N: out.Requests.Canary, Buckets: []float64{0, out.Requests.Canary, 0}}, Bounds: bounds,
+		}
+	}
 	w.mu.Lock()
+	share := w.weight.Fraction()
+	if w.share != nil {
+		share = w.share(since)
+	}
+	begun := 20 * (since - from).Seconds()
+	out.Conversations = rollout.Requests{Stable: begun * (1 - share), Canary: begun * share}
 	w.samples++
 	n := w.samples
 	w.mu.Unlock()
@@ -163,7 +183,7 @@ func (w *world) Apply(_ context.Context, route rollout.Route) error {
 		return &traffic.OwnershipLost{Agent: route.Agent, Owner: w.owner, Revision: w.revision}
 	}
 	w.applied = append(w.applied, route)
-	w.weight, w.owner, w.revision, w.canaries = route.Weight, route.Owner, route.Revision, route.Canary
+	w.weight, w.owner, w.revision, w.canaries, w.expired = route.Weight, route.Owner, route.Revision, route.Canary, false
 	return nil
 }
 
