@@ -24,7 +24,7 @@ func limits() []limit { return limitsOf(1) }
 func limitsOf(share float64) []limit {
 	return []limit{
 		{"error_rate", "increase", 0.10 * share},
-		{"task_completion_rate", "regression", 0.0222 * share},
+		{"task_completion_rate", "regression", 0.0223 * share},
 		{"p95_latency", "increase", 0.30 * share},
 		{"cost_per_task", "increase", 0.10 * share},
 		{"user_satisfaction", "regression", 0.05 * share},

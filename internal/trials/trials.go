@@ -18,11 +18,12 @@ import (
 
 // Options say how much is tried.
 type Options struct {
-	Weeks    int           // simulated weeks per setting where error rates are measured, above 0
-	Runs     int           // rollouts per setting elsewhere, above 0
-	Seed     uint64        // the same seed gives the same results, whatever the number of workers
-	Workers  int           // that simulate at once; 0 for one per processor
-	Progress func(float64) // told the share of the present experiment's runs that are done, from one goroutine at a time; may be nil
+	Weeks   int    // simulated weeks per setting where error rates are measured, above 0
+	Runs    int    // rollouts per setting elsewhere, above 0
+	Seed    uint64 // the same seed gives the same results, whatever the number of workers
+	Workers int    // that simulate at once; 0 for one per processor
+	// Progress is told what is tried, and how many of its rollouts are done, after each of them and by one goroutine at a time. It may be nil.
+	Progress func(what string, done, of int)
 }
 
 // The rhythm of all trials.
@@ -107,19 +108,20 @@ func (o Options) each(what string, n int, f func(i int, rng *rand.Rand)) {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	var next, done atomic.Int64
+	var next atomic.Int64
 	var telling sync.Mutex
+	done := 0
 	var all sync.WaitGroup
 	for range min(workers, n) {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				f(int(i), rand.New(rand.NewPCG(seed, uint64(i)))) //nolint:gosec // made-up traffic that a seed gives again
-				share := float64(done.Add(1)) / float64(n)
+				telling.Lock()
+				done++
 				if o.Progress != nil {
-					telling.Lock()
-					o.Progress(share)
-					telling.Unlock()
+					o.Progress(what, done, n)
 				}
+				telling.Unlock()
 			}
 		})
 	}

@@ -48,7 +48,7 @@ func binomial(rng *rand.Rand, n, p float64) float64 {
 // multinomial puts n observations into cells whose cumulated shares are cdf, rising to 1, and adds them to out. Most of them are put there by
 // drawing each cell from Poisson: given their sum, such cells are multinomial, whatever the sum. The rest are put there one by one.
 func multinomial(rng *rand.Rand, n float64, cdf, out []float64) {
-	if bulk := n - 4*math.Sqrt(n); bulk > 8*float64(len(cdf)) {
+	if bulk := n - 4*math.Sqrt(n); 2*bulk > float64(len(cdf)) {
 		sum := math.Inf(1)
 		for sum > n { // which says nothing of where they are
 			sum = 0

@@ -105,23 +105,24 @@ func measure(s settings, chosen []trials.Experiment, errs io.Writer) string {
 	began := time.Now()
 	for _, e := range chosen {
 		start := time.Now()
-		fmt.Fprintf(errs, "%-12s %s\n", e.Name, e.What)
+		fmt.Fprintf(errs, "%s: %s\n", e.Name, e.What)
 		s.Progress = progress(errs)
 		for _, t := range e.Run(s.Options) {
 			b.WriteString(t.Markdown() + "\n")
 		}
-		fmt.Fprintf(errs, "\r%-12s done in %s\n", e.Name, time.Since(start).Round(time.Second))
+		fmt.Fprintf(errs, "%s: done in %s\n", e.Name, time.Since(start).Round(time.Second))
 	}
 	return heading(s, began, time.Since(began)) + b.String()
 }
 
-// progress writes the share of the present setting's runs at each tenth.
-func progress(errs io.Writer) func(float64) {
-	last := -1
-	return func(share float64) {
-		if tenth := int(10 * share); tenth != last {
-			last = tenth
-			fmt.Fprintf(errs, "\r  %3d %% of a setting", 10*tenth)
+// progress tells of what is done, and every half a minute of what is not.
+func progress(errs io.Writer) func(string, int, int) {
+	const pause = 30 * time.Second
+	last := time.Now()
+	return func(what string, done, of int) {
+		if done == of || time.Since(last) > pause {
+			last = time.Now()
+			fmt.Fprintf(errs, "  %s: %d of %d\n", what, done, of)
 		}
 	}
 }
