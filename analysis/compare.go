@@ -1,6 +1,9 @@
 package analysis
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // comparison is what a check compares.
 type comparison struct {
@@ -44,6 +47,12 @@ func (e *Engine) compare(a *asked) comparison {
 	default:
 		c.change = snap(relative(c.stable.value, c.canary.value, a.Check.rises(m)), a.Check.Limit)
 		c.value, c.holds = c.change, e.within(a, c)
+	}
+	if a.test != nil {
+		if at, last, unobservable := a.test.limit.unobservable(); unobservable {
+			c.why = fmt.Sprintf("it can't be observed, the limit is at %s and the last bucket of the histogram ends at %s", number(at), number(last))
+			return c
+		}
 	}
 	// What is only known to be at least so much decides where it is too much, or enough, already.
 	if c.canary.least && c.holds == a.Check.caps(m) {

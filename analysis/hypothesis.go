@@ -295,6 +295,20 @@ func (h *hypothesis) thresholds() (canary, stable float64, coarse, ok bool) {
 	return h.scale * stable, stable, coarse, ok && h.scale*stable <= last
 }
 
+// unobservable reports whether a quantile's limit lies above the last bound, and where both are.
+func (h *hypothesis) unobservable() (at, last float64, is bool) {
+	mt := h.meter
+	if mt.metric.Kind != Quantile || len(mt.bounds) == 0 {
+		return 0, 0, false
+	}
+	last = mt.bounds[len(mt.bounds)-1]
+	if h.scale == 0 {
+		return h.limit, last, h.limit > last
+	}
+	at = h.scale * mt.cut
+	return at, last, mt.cutKnown && at > last
+}
+
 // outwards is the next bound at or above a threshold, or at or below it where low values are bad.
 func outwards(bounds []float64, at float64, low bool) float64 {
 	i, exact := slices.BinarySearch(bounds, at)

@@ -3,6 +3,7 @@ package analysis
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -176,5 +177,30 @@ func TestAdvanceLadder(t *testing.T) {
 	}
 	if stages, _ := passed(AdvanceLadder, 1.45); stages > 1 {
 		t.Errorf("a canary 1.45 times worse passed %d stages, want at most the first", stages)
+	}
+}
+
+// A limit beyond the histogram can't be judged, and the note says which bound is missing.
+func TestUnobservable(t *testing.T) {
+	t.Parallel()
+	bounds := []float64{1, 2, 4}
+	for _, tt := range []struct{ check, want string }{
+		{"p95_latency_increase < 0.3", "the limit is at 4.94 and the last bucket of the histogram ends at 4"},
+		{"p95_latency < 5", "the limit is at 5 and the last bucket of the histogram ends at 4"},
+	} {
+		for role, verdict := range map[Role]Verdict{RoleGuard: Met, RoleStage: NoData} {
+			cfg := settings(Sequential, checks(t, role, EveryStage, tt.check)...)
+			e := engine(t, cfg)
+			e.BeginStage(0, 5000)
+			for n := range int64(5) {
+				counts := Counts{Buckets: []float64{500, 300, 200, 10}}
+				e.Observe(one(n, 5000, "p95_latency", Sample{Bounds: bounds, Stable: counts, Canary: counts}))
+				e.requests.Canary++
+			}
+			r := e.Evaluate(0, 1)
+			if f := r.Findings[0]; f.Verdict != NoData || !strings.Contains(f.Note, tt.want) || r.Gate != verdict {
+				t.Errorf("%s as %s: %s, gate %s: %q, want no data, gate %s and %q", tt.check, role, f.Verdict, r.Gate, f.Note, verdict, tt.want)
+			}
+		}
 	}
 }
