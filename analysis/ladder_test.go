@@ -185,7 +185,7 @@ func TestUnobservable(t *testing.T) {
 	t.Parallel()
 	bounds := []float64{1, 2, 4}
 	for _, tt := range []struct{ check, want string }{
-		{"p95_latency_increase < 0.3", "the limit is at 4.94 and the last bucket of the histogram ends at 4"},
+		{"p95_latency_increase < 0.3", "the limit is at 4.6735 and the last bucket of the histogram ends at 4"},
 		{"p95_latency < 5", "the limit is at 5 and the last bucket of the histogram ends at 4"},
 	} {
 		for role, verdict := range map[Role]Verdict{RoleGuard: Met, RoleStage: NoData} {
