@@ -42,7 +42,7 @@ type Config struct {
 	Checks         []RoleCheck // of the whole rollout
 	FreezeWhen     []Condition // any of them freezes
 	PollsPerWindow int         // polls that the rollout is expected to take, 0 for a thousand
-	Stages         int         // of the rollout, for AdvanceLadder; 0 for one
+	Stages         int         // in which both versions have traffic, for AdvanceLadder; 0 for one
 
 	// Overdispersion is the variance of a metric's counts over that of independent requests, φ ≥ 1, by metric. 1 where it is absent.
 	Overdispersion map[string]float64

@@ -17,7 +17,7 @@ import (
 func AnalysisConfig(spec rollout.Spec) (analysis.Config, error) {
 	cfg := analysis.Config{
 		Method: spec.Analysis.Method, Alpha: spec.Analysis.Alpha, Beta: spec.Analysis.Beta, Floor: spec.Analysis.Floor,
-		Advance: spec.Analysis.Advance, PollsPerWindow: polls(spec), Stages: len(spec.Stages),
+		Advance: spec.Analysis.Advance, PollsPerWindow: polls(spec), Stages: sharedStages(spec),
 		Overdispersion: spec.Analysis.Overdispersion, CohortSpread: spec.Analysis.CohortSpread,
 	}
 	var errs []error
@@ -53,6 +53,17 @@ func AnalysisConfig(spec rollout.Spec) (analysis.Config, error) {
 	}
 	cfg.Metrics = usedBy(cfg, metricsOf(spec))
 	return cfg, nil
+}
+
+// sharedStages is how many stages there are in which both versions have traffic.
+func sharedStages(spec rollout.Spec) int {
+	n := 0
+	for _, stage := range spec.Stages {
+		if stage.Weight < rollout.FullWeight {
+			n++
+		}
+	}
+	return n
 }
 
 // polls is how many polls the stages' durations hold, at least 1.

@@ -144,3 +144,12 @@ func TestLadder(t *testing.T) {
 		t.Errorf("advance %s over %d stages, %v; want ladder over 1", got.Advance, got.Stages, err)
 	}
 }
+
+// A bake is no stage of the ladder: stable has no traffic to be compared with.
+func TestSharedStages(t *testing.T) {
+	t.Parallel()
+	spec := rollout.Spec{Stages: []rollout.Stage{{Weight: 500}, {Weight: 5000}, {Weight: rollout.FullWeight}}}
+	if n := sharedStages(spec); n != 2 {
+		t.Errorf("%d stages in which both versions have traffic, want 2", n)
+	}
+}
