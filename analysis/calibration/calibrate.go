@@ -19,6 +19,7 @@ const (
 	doubtful     = 20.0 // an e-value that identical versions reach in at most 1/20 of all rollouts: Ville's inequality
 	mostDoubtful = 0.05
 	mostPhi      = 1000
+	mostSpread   = 1.0 // beyond, a limit would be thirteen times what was asked for: nothing could be told
 	heldTooOften = 0.10 // of identical versions, beyond a limit at the end of a stage
 )
 
@@ -225,7 +226,7 @@ func (c *calibration) set() {
 			c.out.Overdispersion[m.Name] = m.Used
 		}
 		if m.Cohort != nil && *m.Cohort > 0 {
-			c.out.CohortSpread[m.Name] = *m.Cohort
+			c.out.CohortSpread[m.Name] = min(mostSpread, *m.Cohort)
 		}
 	}
 	inUse := func(all map[string]float64) map[string]float64 {

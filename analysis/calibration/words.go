@@ -53,6 +53,9 @@ func (c *calibration) warnMetric(m Metric, say func(string, ...any)) {
 	case m.Tested && m.Used > *m.Phi:
 		say("φ of %s was raised from %s to %s: with less, identical versions were doubted too often", m.Name, short(*m.Phi), short(m.Used))
 	}
+	if m.Cohort != nil && *m.Cohort > mostSpread {
+		say("cohorts of users differ in %s by a factor of %s and more: with so few users a canary can't be told from chance", m.Name, short(math.Exp(*m.Cohort)))
+	}
 	if m.Fires != nil && *m.Base > 0 {
 		say("%s happens to the present version too, once in %s requests: identical versions break a rule of 0 in %s %% of all rollouts; "+
 			"want a limit relative to stable instead", m.Name, short(1 / *m.Base), percent(*m.Fires))

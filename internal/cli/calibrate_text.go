@@ -112,24 +112,23 @@ func promised(p calibration.Promise) string {
 	case p.Allowed:
 		return "allowed"
 	case p.Caught == 0:
-		return "never"
+		return "not caught"
 	case p.Median == nil:
 		return "in " + percent(p.Caught)
 	case p.P90 == nil:
-		return span(inSeconds(*p.Median)) + ", never"
+		return span(inSeconds(*p.Median)) + ", later"
 	}
 	return span(inSeconds(*p.Median)) + ", " + span(inSeconds(*p.P90))
 }
 
-// roundUp is a setting with two digits that count, never less than measured; 0 stays 0.
+// roundUp is a setting with a decimal, or two digits that count below 1, never less than measured; 0 stays 0.
 func roundUp(x float64) float64 {
 	if x <= 0 || math.IsNaN(x) || math.IsInf(x, 0) {
 		return 0
 	}
-	unit := math.Pow(10, math.Floor(math.Log10(x))-1)
-	up := math.Ceil(x/unit - 1e-9)
-	if unit < 1 {
-		return up / math.Round(1/unit) // 93/10 is 9.3; 93·0.1 is not
+	per := 10.0
+	if x < 1 {
+		per = math.Pow(10, 1-math.Floor(math.Log10(x)))
 	}
-	return up * unit
+	return math.Ceil(x*per-1e-9) / per // divided, as 93/10 is 9.3 and 93·0.1 is not
 }
