@@ -68,7 +68,7 @@ func blamed(report analysis.Report) (analysis.Finding, bool) {
 }
 
 // sentence says why a report is a violation, such as
-// "error_rate_increase < 0.1 violated: 52/1000 against 11/1000 (+373%), E=1.2e+04 ≥ 100".
+// "error_rate_increase < 0.1 violated: 52/1000 against 11/1000 (+373%, at least +100%), E=1.2e+04 ≥ 100".
 func sentence(report analysis.Report, config analysis.Config) string {
 	f, ok := blamed(report)
 	if !ok {
@@ -87,7 +87,11 @@ func sentence(report analysis.Report, config analysis.Config) string {
 		}
 	}
 	if relative(f) {
-		fmt.Fprintf(&b, " (%+.0f%%)", 100*f.Change)
+		fmt.Fprintf(&b, " (%+.0f%%", 100*f.Change)
+		if interval := rollout.Interval(number(f.Lower), number(f.Upper)); interval != "" {
+			b.WriteString(", " + interval)
+		}
+		b.WriteString(")")
 	}
 	if !f.Safety {
 		b.WriteString(combined(report, config))

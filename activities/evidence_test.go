@@ -16,9 +16,12 @@ func TestSentence(t *testing.T) {
 	nan := math.NaN()
 	config := analysis.Config{Method: analysis.Sequential, Alpha: 0.01, Metrics: append(analysis.Presets(), analysis.Metric{Name: "queue_depth", Kind: analysis.Value})}
 	rate := analysis.Finding{
+		Lower: nan, Upper: nan,
 		Check: "error_rate_increase < 0.10", Metric: "error_rate", Verdict: analysis.Violated,
 		CanaryX: 52, CanaryN: 1000, StableX: 11, StableN: 1000, CanaryEstimate: 0.052, StableEstimate: 0.011, Change: 3.727,
 	}
+	known := rate
+	known.Lower, known.Upper = 1, 4
 	for name, tc := range map[string]struct {
 		report analysis.Report
 		want   string
@@ -26,6 +29,10 @@ func TestSentence(t *testing.T) {
 		"a ratio": {
 			analysis.Report{Blame: rate.Check, EValue: 12345, Findings: []analysis.Finding{{Check: "x", Verdict: analysis.Violated}, rate}},
 			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%), E=1.2e+04 ≥ 100",
+		},
+		"an interval": {
+			analysis.Report{Blame: rate.Check, EValue: 12345, Findings: []analysis.Finding{known}},
+			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%, between +100% and +400%), E=1.2e+04 ≥ 100",
 		},
 		"without a test": {
 			analysis.Report{Blame: rate.Check, EValue: nan, Findings: []analysis.Finding{rate}},
@@ -52,9 +59,9 @@ func TestSentence(t *testing.T) {
 		},
 		"a quantile": {
 			analysis.Report{Blame: "p95_latency_increase < 0.5", Findings: []analysis.Finding{{
-				Check: "p95_latency_increase < 0.5", Metric: "p95_latency", Verdict: analysis.Violated, CanaryEstimate: 1.23456, StableEstimate: 0.5, Change: 1.469,
+				Check: "p95_latency_increase < 0.5", Metric: "p95_latency", Verdict: analysis.Violated, CanaryEstimate: 1.23456, StableEstimate: 0.5, Change: 1.469, Lower: 0.5, Upper: nan,
 			}}},
-			"p95_latency_increase < 0.5 violated: 1.235 against 0.5 (+147%)",
+			"p95_latency_increase < 0.5 violated: 1.235 against 0.5 (+147%, at least +50%)",
 		},
 		"a value without stable": {
 			analysis.Report{Blame: "queue_depth < 3", Findings: []analysis.Finding{{

@@ -79,7 +79,8 @@ func details(s rollout.Status) string {
 	add(&b, "\nObserved %s of %s; %.0f canary and %.0f stable requests\n",
 		rollout.Duration(s.Observed.Std().Round(time.Second)), s.Duration, s.Requests.Canary, s.Requests.Stable)
 	for _, trouble := range []struct{ what, why string }{
-		{"Held back", held(s)}, {"Frozen", s.Frozen}, {"Metrics source", s.SourceDown}, {"Data plane", s.PlaneDown}, {"Violation", s.Violation},
+		{"Held back", held(s)}, {"Frozen", s.Frozen}, {"Metrics source", s.SourceDown}, {"Data plane", s.PlaneDown},
+		{"Share of traffic", s.Mismatch}, {"Violation", s.Violation},
 	} {
 		if trouble.why != "" {
 			add(&b, "\n%s: %s\n", trouble.what, cell(trouble.why))
@@ -106,18 +107,24 @@ func evidenceTable(b *strings.Builder, evidence []rollout.Evidence) {
 	if len(evidence) == 0 {
 		return
 	}
-	b.WriteString("\n| check | verdict | stable | canary | change | requests to go |\n|---|---|---|---|---|---|\n")
+	b.WriteString("\n| check | verdict | stable | canary | change | e-value | requests to go |\n|---|---|---|---|---|---|---|\n")
 	for _, e := range evidence {
 		change := "–"
 		if e.Change != nil {
 			change = number(*e.Change*100) + "%"
 		}
-		needed := "–"
-		if e.Needed != nil {
-			needed = number(*e.Needed)
+		if interval := e.Interval(); interval != "" {
+			change += ", " + interval
 		}
-		add(b, "| %s | %s | %s | %s | %s | %s |\n", cell(e.Check), e.Verdict, arm(e.Stable), arm(e.Canary), change, needed)
+		add(b, "| %s | %s | %s | %s | %s | %s | %s |\n", cell(e.Check), e.Verdict, arm(e.Stable), arm(e.Canary), change, optional(e.EValue), optional(e.Needed))
 	}
+}
+
+func optional(f *float64) string {
+	if f == nil {
+		return "–"
+	}
+	return number(*f)
 }
 
 func arm(a rollout.Arm) string {

@@ -69,15 +69,15 @@ func TestSearchAttributesAreCarried(t *testing.T) {
 func TestDetails(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
-	change, estimate, needed := 0.25, 0.031, 120.0
+	change, estimate, needed, eValue, lower, upper := 0.25, 0.031, 120.0, 3.5, 0.1, 0.5
 	s := rollout.Status{
 		Agent: "support-agent", Stable: "v41", Canary: "v42", Phase: rollout.Observing, Weight: 500, Stage: "initial", Stages: 4,
-		Paused: &rollout.Pause{By: "ada", Reason: "a | b", Since: at}, Hold: at, Frozen: "both bad",
+		Paused: &rollout.Pause{By: "ada", Reason: "a | b", Since: at}, Hold: at, Frozen: "both bad", Mismatch: "the canary got 1 % at a weight of 5 %",
 		Observed: rollout.Duration(10*time.Minute + 200*time.Millisecond), Duration: rollout.Duration(30 * time.Minute),
 		Requests: rollout.Requests{Stable: 2300, Canary: 120},
 		Evidence: []rollout.Evidence{
 			{Check: "error_rate_increase < 0.10", Verdict: rollout.Undecided, Stable: rollout.Arm{N: 2300, X: 60},
-				Canary: rollout.Arm{N: 120, Estimate: &estimate}, Change: &change, Needed: &needed},
+				Canary: rollout.Arm{N: 120, Estimate: &estimate}, Change: &change, Needed: &needed, EValue: &eValue, Lower: &lower, Upper: &upper},
 			{Check: "safety_violations == 0", Verdict: rollout.NoData},
 		},
 		Last: &rollout.Decision{Kind: rollout.DecidePause, By: "ada", At: at, Reason: "paused by ada"},
@@ -87,9 +87,10 @@ func TestDetails(t *testing.T) {
 		"\nObserved 10m of 30m; 120 canary and 2300 stable requests\n" +
 		"\nHeld back: since 2026-03-02T09:00:00Z\n" +
 		"\nFrozen: both bad\n" +
-		"\n| check | verdict | stable | canary | change | requests to go |\n|---|---|---|---|---|---|\n" +
-		"| error_rate_increase &lt; 0.10 | undecided | 60 of 2300 | 0.031 (n=120) | 25% | 120 |\n" +
-		"| safety_violations == 0 | no_data | – | – | – | – |\n" +
+		"\nShare of traffic: the canary got 1 % at a weight of 5 %\n" +
+		"\n| check | verdict | stable | canary | change | e-value | requests to go |\n|---|---|---|---|---|---|---|\n" +
+		"| error_rate_increase &lt; 0.10 | undecided | 60 of 2300 | 0.031 (n=120) | 25%, between +10% and +50% | 3.5 | 120 |\n" +
+		"| safety_violations == 0 | no_data | – | – | – | – | – |\n" +
 		"\nLast decision: pause by ada at 2026-03-02T09:00:00Z: paused by ada\n"
 	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(details(s), "\n")); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

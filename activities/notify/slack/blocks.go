@@ -91,7 +91,7 @@ func state(s rollout.Status) string {
 		lines = append(lines, fmt.Sprintf("paused by %s: %s", mrkdwn(s.Paused.By, maxWord), mrkdwn(s.Paused.Reason, 300)))
 	}
 	for _, note := range []struct{ what, text string }{
-		{"frozen", s.Frozen}, {"metrics source", s.SourceDown}, {"outcome", words(string(s.Outcome))}, {"because", s.Reason},
+		{"frozen", s.Frozen}, {"metrics source", s.SourceDown}, {"data plane", s.PlaneDown}, {"share of traffic", s.Mismatch}, {"outcome", words(string(s.Outcome))}, {"because", s.Reason},
 	} {
 		if note.text != "" {
 			lines = append(lines, note.what+": "+mrkdwn(note.text, 300))
@@ -130,16 +130,19 @@ var severity = map[rollout.Verdict]int{rollout.Violated: 0, rollout.Undecided: 1
 func table(evidence []rollout.Evidence) string {
 	sorted := append([]rollout.Evidence(nil), evidence...)
 	sort.SliceStable(sorted, func(i, j int) bool { return severity[sorted[i].Verdict] < severity[sorted[j].Verdict] })
-	rows := [][]string{{"verdict", "check", "stable", "canary", "change", "limit", "e-value"}}
+	rows := [][]string{{"verdict", "check", "stable", "canary", "change", "limit", "e-value", "interval", "requests to go"}}
 	for _, e := range sorted {
 		rows = append(rows, []string{
 			plain(string(e.Verdict), 10), plain(e.Check, 48), arm(e.Stable), arm(e.Canary), change(e.Change), number(e.Limit), optional(e.EValue),
+			e.Interval(), needed(e.Needed),
 		})
 	}
 	width := make([]int, len(rows[0]))
-	for _, row := range rows {
+	for _, row := range rows[1:] {
 		for i, cell := range row {
-			width[i] = max(width[i], utf8.RuneCountInString(cell))
+			if cell != "" {
+				width[i] = max(width[i], utf8.RuneCountInString(cell), utf8.RuneCountInString(rows[0][i]))
+			}
 		}
 	}
 	const fence, room = "```", 40 // room for the fences and for saying what is left out
@@ -147,6 +150,9 @@ func table(evidence []rollout.Evidence) string {
 	for i, row := range rows {
 		var line strings.Builder
 		for j, cell := range row {
+			if width[j] == 0 {
+				continue // nothing of it is known
+			}
 			line.WriteString(cell + strings.Repeat(" ", width[j]-utf8.RuneCountInString(cell)+2))
 		}
 		text := mrkdwn(strings.TrimRight(line.String(), " "), maxSection)
@@ -173,6 +179,14 @@ func change(f *float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%+.3g%%", *f*100)
+}
+
+// needed is how many more canary requests it takes; empty where none do.
+func needed(f *float64) string {
+	if f == nil || *f <= 0 {
+		return ""
+	}
+	return number(*f)
 }
 
 func optional(f *float64) string {

@@ -98,3 +98,32 @@ func TestWhatToDoNext(t *testing.T) {
 		})
 	}
 }
+
+// TestEvidenceIsWhole: interval, e-value and requests to go are told where there are any, and take no room where there are none.
+func TestEvidenceIsWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorkspace(t)
+	r := receiver(t, w, channelID)
+	n := r.Notice("a", 1)
+	change, lower, upper, eValue, needed := 0.31, 0.12, 0.55, 412.5, 5400.0
+	n.Status.Mismatch = "the canary got 1 % at a weight of 5 %"
+	n.Status.Evidence = []rollout.Evidence{
+		{Check: "error_rate_increase < 0.1", Verdict: rollout.Undecided, Change: &change, Lower: &lower, Upper: &upper, EValue: &eValue, Needed: &needed},
+		{Check: "safety_violations == 0", Verdict: rollout.Met},
+	}
+	notifyOnce(t, r, n, nil, 1)
+	messages, _ := w.snapshot()
+	text := blocksText(t, messages[0])
+	for _, want := range []string{"+31%", "between +12% and +55%", "412.5", "requests to go", "5400", "share of traffic: the canary got 1 %"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in %s", want, text)
+		}
+	}
+	n.ID += "x"
+	n.Status.Evidence = n.Status.Evidence[1:]
+	notifyOnce(t, r, n, nil, 1)
+	messages, _ = w.snapshot()
+	if text := blocksText(t, messages[len(messages)-1]); strings.Contains(text, "to go") || strings.Contains(text, "interval") {
+		t.Errorf("empty columns in %s", text)
+	}
+}
