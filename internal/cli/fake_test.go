@@ -330,8 +330,8 @@ func observing() *run {
 func evidence() []rollout.Evidence {
 	return []rollout.Evidence{
 		{Check: "safety_violations <= 0", Metric: "safety_violations", Role: "guard", Verdict: rollout.Met, Stable: rollout.Arm{Estimate: ptr(0)}, Canary: rollout.Arm{Estimate: ptr(0)}},
-		{Check: "error_rate_increase < 0.1", Metric: "error_rate", Role: "stage", Verdict: rollout.Undecided, Stable: rollout.Arm{N: 3912, X: 82, Estimate: ptr(0.021)}, Canary: rollout.Arm{N: 1288, X: 30, Estimate: ptr(0.0233)}, Change: ptr(0.1095), Limit: 0.1, EValue: ptr(1.82), Needed: ptr(5400)},
-		{Check: "p95_latency_increase <= 0.5", Metric: "p95_latency", Role: "guard", Verdict: rollout.Violated, Stable: rollout.Arm{N: 3912, Estimate: ptr(0.42)}, Canary: rollout.Arm{N: 1288, Estimate: ptr(1.25)}, Change: ptr(1.976), Limit: 0.5},
+		{Check: "error_rate_increase < 0.1", Metric: "error_rate", Role: "stage", Verdict: rollout.Undecided, Stable: rollout.Arm{N: 3912, X: 82, Estimate: ptr(0.021)}, Canary: rollout.Arm{N: 1288, X: 30, Estimate: ptr(0.0233)}, Change: ptr(0.1095), Limit: 0.1, EValue: ptr(1.82), Lower: ptr(-0.05), Upper: ptr(0.5), Needed: ptr(5400)},
+		{Check: "p95_latency_increase <= 0.5", Metric: "p95_latency", Role: "guard", Verdict: rollout.Violated, Stable: rollout.Arm{N: 3912, Estimate: ptr(0.42)}, Canary: rollout.Arm{N: 1288, Estimate: ptr(1.25)}, Change: ptr(1.976), Limit: 0.5, EValue: ptr(412), Lower: ptr(1)},
 		{Check: "task_completion > 0.9", Metric: "task_completion_rate", Role: "promotion", Verdict: rollout.NoData, Limit: 0.9, Note: "no tasks yet"},
 	}
 }

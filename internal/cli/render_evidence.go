@@ -33,23 +33,39 @@ func verdictInk(v rollout.Verdict) ink {
 	return yellow
 }
 
-// Evidence draws each check with both versions' numbers: as a table where the screen is wide enough, else as two lines a check.
+// Evidence draws each check with both versions' numbers: as a table where the screen is wide enough, with what its columns have no room for below
+// each row; else as two lines a check.
 func (s Screen) Evidence(evidence []rollout.Evidence, stable, canary string) []string {
 	rows := [][]string{{" ", "check", stable, canary, "change", "limit", "e-value", "asked by", "note"}}
 	inks := []ink{dim}
 	for _, e := range evidence {
 		rows = append(rows, []string{
 			mark(e.Verdict), subject(e), estimate(e.Metric, e.Stable), estimate(e.Metric, e.Canary),
-			change(e.Change), limit(e), optional(e.EValue), e.Role, noteOf(e),
+			change(e.Change), limit(e), optional(e.EValue), e.Role, details(e),
 		})
 		inks = append(inks, verdictInk(e.Verdict))
 	}
-	for _, columns := range [][]int{{0, 1, 2, 3, 4, 5, 6, 7, 8}, {0, 1, 2, 3, 4, 5, 6, 7}} {
+	if lines, fits := s.table(rows, inks); fits {
+		return lines
+	}
+	for _, columns := range [][]int{{0, 1, 2, 3, 4, 5, 6, 7}, {0, 1, 2, 3, 4, 5, 6}} {
 		if lines, fits := s.table(pick(rows, columns), inks); fits {
-			return lines
+			return s.withDetails(lines, evidence)
 		}
 	}
 	return s.stacked(evidence)
+}
+
+// withDetails puts the details of each piece of evidence below its row. The first line is the header.
+func (s Screen) withDetails(lines []string, evidence []rollout.Evidence) []string {
+	out := lines[:1:1]
+	for i, e := range evidence {
+		out = append(out, lines[i+1])
+		for _, l := range wrap(details(e), s.columns()-3) {
+			out = append(out, s.paint(dim, "   "+l))
+		}
+	}
+	return out
 }
 
 // table aligns rows in columns. The ink colours a row's first column, and all of the header. It does not fit when a line would be wider than the screen.
@@ -102,11 +118,14 @@ func (s Screen) stacked(evidence []rollout.Evidence) []string {
 	return lines
 }
 
-// Figures are a piece of evidence in one line without its check: canary against stable, change and e-value, as far as there are any.
+// Figures are a piece of evidence in one line without its check: canary against stable, change, interval and e-value, as far as there are any.
 func Figures(e rollout.Evidence) string {
 	parts := []string{fmt.Sprintf("%s vs %s", estimate(e.Metric, e.Canary), estimate(e.Metric, e.Stable))}
 	if e.Change != nil {
 		parts = append(parts, change(e.Change))
+	}
+	if interval := e.Interval(); interval != "" {
+		parts = append(parts, interval)
 	}
 	if e.EValue != nil {
 		parts = append(parts, "e "+number(*e.EValue))
@@ -115,6 +134,18 @@ func Figures(e rollout.Evidence) string {
 		parts = append(parts, note)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// details are what a row of a table has no column for: the interval that the change lies in, and the note.
+func details(e rollout.Evidence) string {
+	interval, note := e.Interval(), noteOf(e)
+	switch {
+	case interval == "":
+		return note
+	case note == "":
+		return "the change is " + interval
+	}
+	return "the change is " + interval + ", " + note
 }
 
 // noteOf is what a piece of evidence says beside its numbers. A note of numbers that are shown anyway is left to JSON and YAML.

@@ -23,6 +23,7 @@ func views() map[string]View {
 	paused := observing()
 	paused.status.Paused = &rollout.Pause{By: "alice", Reason: "lunch", Since: noon.Add(-3 * time.Minute)}
 	paused.status.Frozen, paused.status.SourceDown, paused.status.PlaneDown = "stable.error_rate > 0.20", "connection refused", "timeout"
+	paused.status.Mismatch = "the canary got 12 % of about 900 new conversations lately at a weight of 25 %"
 	paused.status.Hold, paused.status.Violation = noon.Add(-5*time.Minute), "p95_latency_increase is 198%, the limit is 50%"
 	approval := observing()
 	approval.status.Phase, approval.status.Evidence = rollout.AwaitingApproval, nil
@@ -42,7 +43,7 @@ func views() map[string]View {
 func TestStatusAtEveryWidth(t *testing.T) {
 	t.Parallel()
 	for name, v := range views() {
-		for _, columns := range []int{100, 40} {
+		for _, columns := range []int{100, 80, 40} {
 			text := Screen{Width: columns}.Status(v)
 			golden(t, "status_"+name+"_"+strconv.Itoa(columns), text)
 		}
@@ -68,7 +69,7 @@ func TestDecisions(t *testing.T) {
 	t.Parallel()
 	r := observing()
 	ended(r, rollout.RolledBack, "error_rate_increase is 31%, the limit is 10%, and that it is above has an e-value of 412")
-	for _, columns := range []int{120, 40} {
+	for _, columns := range []int{120, 80, 40} {
 		golden(t, "decisions_"+strconv.Itoa(columns), Screen{Width: columns}.Decisions(r.decisions, time.UTC)+"\n")
 	}
 	got := FormatDecision(r.decisions[2])

@@ -154,7 +154,13 @@ func (s Screen) spread(ds []rollout.Decision, table [][]string) string {
 			lines = append(lines, s.paint(decisionInk(d), head)+l)
 		}
 		for _, e := range d.Evidence {
-			lines = append(lines, s.paint(dim, "    "+cut(FormatEvidence(e), s.columns()-4)))
+			for j, l := range wrap(FormatEvidence(e), s.columns()-6) {
+				at := "    "
+				if j > 0 {
+					at = "      "
+				}
+				lines = append(lines, s.paint(dim, at+l))
+			}
 		}
 	}
 	return strings.Join(lines, "\n")
