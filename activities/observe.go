@@ -182,12 +182,12 @@ func (o *observer) poll(ctx context.Context) {
 	if positioned {
 		p.Poll++
 		p.Slice.Polls++
-		if p.Weight == o.request.Route.Weight {
+		o.observe(samples)
+		if p.Weight == o.request.Route.Weight && !o.leftOut {
 			p.Slice.Requests = p.Slice.Requests.Add(samples.Requests)
 		} else {
 			p.Slice.Before = p.Slice.Before.Add(samples.Requests)
 		}
-		o.observe(samples)
 		o.chart.take(o.config.Metrics, samples.Metrics)
 		if frozen, _ := o.engine.Frozen(); !frozen && p.Slice.PlaneDown == "" {
 			// What is not judged, or may have had no traffic since nobody renewed the lease, does not count as watched.

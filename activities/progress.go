@@ -41,7 +41,7 @@ type slice struct {
 	Started    time.Time        `json:"started"` // of the first attempt
 	Observed   rollout.Duration `json:"observed"`
 	Requests   rollout.Requests `json:"requests"`
-	Before     rollout.Requests `json:"before"` // in the poll that closes the weight before
+	Before     rollout.Requests `json:"before"` // in the poll that closes the weight before, and in those that are not compared
 	Polls      int64            `json:"polls"`
 	Series     []rollout.Point  `json:"series,omitempty"`
 	SourceDown string           `json:"source_down,omitempty"`

@@ -50,8 +50,8 @@ func TestMeasureFirst(t *testing.T) {
 	if second.Finding != rollout.FoundSafety || w.since() != 45*time.Minute {
 		t.Errorf("found %s at %s", second.Finding, w.since())
 	}
-	if second.Observed != 0 || second.Requests.Canary != 40*60*10 {
-		t.Errorf("observed %s, %v requests", second.Observed, second.Requests)
+	if second.Observed != 0 || second.Before.Canary != 40*60*10 {
+		t.Errorf("observed %s, %v requests not compared", second.Observed, second.Before)
 	}
 	if len(w.applied) != 31 {
 		t.Errorf("renewed %d times: the violation came first", len(w.applied))
@@ -218,8 +218,8 @@ func TestOutages(t *testing.T) {
 		if err := (&attempt{name: "Observe", heartbeat: heartbeat}).run(t, w.config(), r, &got); err != nil {
 			t.Fatal(err)
 		}
-		if want := w.canary.counters(w.since())[0]; got.Requests.Canary != want {
-			t.Fatalf("%v of %v requests", got.Requests.Canary, want)
+		if want := w.canary.counters(w.since())[0]; got.Requests.Add(got.Before).Canary != want {
+			t.Fatalf("%v and %v of %v requests", got.Requests.Canary, got.Before.Canary, want)
 		}
 		if got.Finding != rollout.FoundNothing || got.Observed.Std() > w.since()-away {
 			t.Fatalf("found %s, observed %s of %s with %s away", got.Finding, got.Observed, w.since(), away)

@@ -109,8 +109,8 @@ func TestSettling(t *testing.T) {
 			if n := compared(t, got); n != tc.counted {
 				t.Errorf("%v canary requests were compared, want %v", n, tc.counted)
 			}
-			if got.Observed.Std() != took || got.Requests.Canary != 10*took.Seconds() {
-				t.Errorf("observed %s of %s, %v requests: the time counts as watched", got.Observed, took, got.Requests)
+			if got.Observed.Std() != took || got.Requests.Canary != tc.counted || got.Requests.Add(got.Before).Canary != 10*w.since().Seconds() {
+				t.Errorf("observed %s of %s, requests %v and before %v: the time counts as watched, the requests don't for the stage", got.Observed, took, got.Requests, got.Before)
 			}
 		})
 	}
@@ -127,8 +127,8 @@ func TestEveryWeightSettles(t *testing.T) {
 	w.weight, w.revision = 5000, 4
 	r.Stage, r.Route.Weight, r.Route.Revision, r.Cursor, r.Slice = 1, 5000, 4, first.Cursor, rollout.Duration(30*time.Second)
 	second := w.observe(t, r)
-	if second.Gate != rollout.NoData || second.Requests.Canary != 300 || compared(t, second) != 0 {
-		t.Errorf("in the middle of it: gate %s, %v requests, %v compared", second.Gate, second.Requests, compared(t, second))
+	if second.Gate != rollout.NoData || second.Before.Canary != 320 || compared(t, second) != 0 {
+		t.Errorf("in the middle of it: gate %s, %v left out, %v compared", second.Gate, second.Before, compared(t, second))
 	}
 	r.Cursor, r.Slice = second.Cursor, rollout.Duration(time.Minute)
 	if third := w.observe(t, r); compared(t, third) != 500 {
@@ -198,8 +198,8 @@ func TestCrashWhileSettling(t *testing.T) {
 			if err := next.run(t, w.config(), r, &got); err != nil {
 				t.Fatal(err)
 			}
-			if n := compared(t, got); n != 900 || got.Requests.Canary != 1200 {
-				t.Errorf("cut at poll %d (waiting: %t): %v of %v compared, want 900 of 1200", cut, waiting, n, got.Requests.Canary)
+			if n := compared(t, got); n != 900 || got.Requests.Canary != 900 || got.Before.Canary != 300 {
+				t.Errorf("cut at poll %d (waiting: %t): %v compared, requests %v, before %v; want 900 of 1200", cut, waiting, n, got.Requests, got.Before)
 			}
 		}
 	}

@@ -141,8 +141,8 @@ type ObserveResult struct {
 	Reason     string          `json:"reason,omitempty"` // one sentence
 	Observed   Duration        `json:"observed"`         // watched with numbers coming in, at most the slice's length
 	Cursor     json.RawMessage `json:"cursor,omitempty"`
-	Requests   Requests        `json:"requests"` // seen in this slice
-	Before     Requests        `json:"before"`   // in the poll that closed the weight before; of the rollout, not of the stage
+	Requests   Requests        `json:"requests"` // seen in this slice, and compared
+	Before     Requests        `json:"before"`   // under the weight before or while settling: of the rollout, and not of the stage
 	Verdict    Verdict         `json:"verdict"`  // of guards and the stage's checks
 	Gate       Verdict         `json:"gate"`     // with promotion criteria
 	Evidence   []Evidence      `json:"evidence,omitempty"`
