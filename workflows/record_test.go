@@ -85,6 +85,7 @@ func scripts() map[string]script {
 		},
 	}
 	maps.Copy(all, driven())
+	maps.Copy(all, sharing())
 	return all
 }
 
