@@ -19,7 +19,7 @@ const (
 	doubtful     = 20.0 // an e-value that identical versions reach in at most 1/20 of all rollouts: Ville's inequality
 	mostDoubtful = 0.05
 	mostPhi      = 1000
-	mostSpread   = 1.0 // beyond, a limit would be thirteen times what was asked for: nothing could be told
+	mostSpread   = 1.0  // beyond, a limit would be thirteen times what was asked for: nothing could be told
 	heldTooOften = 0.10 // of identical versions, beyond a limit at the end of a stage
 )
 

@@ -207,7 +207,8 @@ func TestCalibrateRefuses(t *testing.T) {
 		{"no stages", h, func(r *Rollout) { r.Stages = nil }, "without stages"},
 		{"no time", h, func(r *Rollout) { r.Stages = []Stage{{Name: "all", Weight: full}} }, "no duration"},
 		{"a weight of nothing", h, func(r *Rollout) { r.Stages = []Stage{{Name: "none", Duration: time.Hour}} }, "stage none"},
-		{"no such metric", h, func(r *Rollout) { r.Config.Metrics = presets(t, "tool_error_rate") }, "none of the metrics"},
+		{"no such metric", h, func(r *Rollout) { *r = day(t, presets(t, "tool_error_rate"), "tool_error_rate < 0.1") }, "none of the metrics"},
+		{"rules only", h, func(r *Rollout) { *r = day(t, presets(t, "safety_violations"), "safety_violations == 0") }, "tests nothing"},
 		{"polls longer than the rollout", h, func(r *Rollout) { r.Stages = []Stage{{Name: "brief", Weight: 500, Duration: time.Second}} }, "longer than the rollout"},
 		{"hardly any polls", NewBuilder(h.Metrics, began, began.Add(time.Hour), 20*time.Minute, Whole).History(), func(*Rollout) {}, "3 polls"},
 	} {

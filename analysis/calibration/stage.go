@@ -48,6 +48,9 @@ func (r Rollout) validate() error {
 	if len(r.Stages) == 0 {
 		return fmt.Errorf("a rollout without stages can't be calibrated for, want at least one")
 	}
+	if !slices.ContainsFunc(r.Config.Metrics, r.tests) {
+		return fmt.Errorf("the rollout tests nothing that chance may change, want a check such as error_rate_increase < 0.10")
+	}
 	for _, s := range r.Stages {
 		if s.Weight < 1 || s.Weight > full || s.Duration < 0 {
 			return fmt.Errorf("stage %s: weight %d basis points for %s: want 1 to %d, and no negative duration", s.Name, s.Weight, s.Duration, full)
