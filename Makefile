@@ -100,6 +100,10 @@ bench: ## the Go benchmarks
 bench-reaction: build ## from a violation to weight 0, read back, 50 times: p50 and p99
 	go test -count=1 -timeout 25m -run '^$$' -bench Reaction -benchtime 50x ./integration
 
+.PHONY: bench-analysis
+bench-analysis: ## verdicts on made-up canaries, ours and other tools', into docs/statistics.md (about 25 minutes)
+	go run ./internal/trials/tables -o docs/statistics.md
+
 ##@ Keep house
 
 .PHONY: clean

@@ -104,7 +104,8 @@ func mirrored(x []float64) []float64 {
 	return out
 }
 
-// shift is by how much x would have to be moved down for the rank statistic to fall to z. Both are sorted.
+// shift is by how much x would have to be moved down for the rank statistic to fall to z, from below: where values are equal the statistic jumps,
+// and what is a hair above the jump would be called a shift. Both are sorted.
 func shift(x, y []float64, z float64, corrected bool) float64 {
 	low, high := x[0]-y[len(y)-1], x[len(x)-1]-y[0]
 	if rankStatistic(x, y, low, corrected) <= z {
@@ -118,7 +119,7 @@ func shift(x, y []float64, z float64, corrected bool) float64 {
 			high = mid
 		}
 	}
-	return (low + high) / 2
+	return low
 }
 
 // rankStatistic is the z-value of the rank sum of x−d against y, corrected for ties and, where asked, for continuity: Mann & Whitney, "On a test
