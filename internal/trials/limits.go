@@ -7,6 +7,7 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 
 	"github.com/aviary-rollouts/aviary/analysis"
+	"github.com/aviary-rollouts/aviary/analysis/plan"
 	"github.com/aviary-rollouts/aviary/internal/world"
 )
 
@@ -118,12 +119,12 @@ func bound(w world.World, l limit, factor, level float64) float64 {
 	case m.Kind == analysis.Quantile:
 		z := distuv.UnitNormal.Quantile(m.Quantile)
 		beyond := distuv.UnitNormal.Survival((math.Log((1+l.worse)/factor) + z*m.Spread) / m.Spread)
-		info = information(beyond, 1-m.Quantile, 0, 1, stablePerCanary)
+		info = plan.Information(beyond, 1-m.Quantile, 0, 1, stablePerCanary)
 	case m.Better == analysis.Higher:
 		failures := 1 - m.Base
-		info = information(min(1, failures*factor), failures, l.worse, 1-l.worse, stablePerCanary)
+		info = plan.Information(min(1, failures*factor), failures, l.worse, 1-l.worse, stablePerCanary)
 	default:
-		info = information(min(1, m.Base*factor), m.Base, 0, 1+l.worse, stablePerCanary)
+		info = plan.Information(min(1, m.Base*factor), m.Base, 0, 1+l.worse, stablePerCanary)
 	}
 	if m.Share > 0 {
 		info *= m.Share
@@ -140,54 +141,23 @@ func (l limit) isBeyond(m *world.Metric, factor float64) bool {
 	return factor > l.factor(m)+rounding
 }
 
-// meanInformation is d²/2v of one canary request, with d how far the means are beyond the limit and v the variance of the estimate of d.
+// meanInformation is that of one canary observation on a mean.
 func meanInformation(m *world.Metric, l limit, factor, stablePerCanary float64) float64 {
-	b := l.factor(m)
-	d := m.Base * (factor - b)
-	stable := m.Spread * m.Base * m.Spread * m.Base
-	canary := stable * factor * factor
+	stable := m.Spread * m.Base
+	canary := stable * factor
 	if len(m.Ratings) > 0 {
-		stable, canary = ratingVariances(m, factor)
+		stable, canary = ratingDeviations(m, factor)
 	}
-	return d * d / (2 * (canary + b*b*stable/stablePerCanary))
+	return plan.MeanInformation(m.Base*factor, m.Base, canary, stable, 0, l.factor(m), stablePerCanary)
 }
 
-// ratingVariances are those of one rating: of stable, and of a canary some of whose ratings are replaced by the worst.
-func ratingVariances(m *world.Metric, factor float64) (stable, canary float64) {
+// ratingDeviations are the standard deviations of one rating: of stable, and of a canary some of whose ratings are replaced by the worst.
+func ratingDeviations(m *world.Metric, factor float64) (stable, canary float64) {
 	square := 0.0
 	for i, share := range m.Ratings {
 		square += share * float64((i+1)*(i+1))
 	}
 	replaced := m.Base * (1 - factor) / (m.Base - 1)
 	mean := m.Base * factor
-	return square - m.Base*m.Base, square*(1-replaced) + replaced - mean*mean
-}
-
-// information is the least Kullback–Leibler divergence, per canary request, of two rates from those on the boundary canary = a + b·stable, with
-// so many stable requests per canary request. The divergence is convex in stable's rate, so a golden-section search finds the least.
-func information(canary, stable, a, b, ratio float64) float64 {
-	divergence := func(q float64) float64 { return bernoulli(canary, a+b*q) + ratio*bernoulli(stable, q) }
-	low, high := 1e-12, min(1, (1-a)/b)-1e-12
-	golden := (3 - math.Sqrt(5)) / 2
-	for range 200 {
-		l, h := low+golden*(high-low), high-golden*(high-low)
-		if divergence(l) < divergence(h) {
-			high = h
-		} else {
-			low = l
-		}
-	}
-	return divergence((low + high) / 2)
-}
-
-// bernoulli is the divergence of an event of probability p from one of q.
-func bernoulli(p, q float64) float64 {
-	d := 0.0
-	if p > 0 {
-		d += p * math.Log(p/q)
-	}
-	if p < 1 {
-		d += (1 - p) * math.Log((1-p)/(1-q))
-	}
-	return d
+	return math.Sqrt(square - m.Base*m.Base), math.Sqrt(square*(1-replaced) + replaced - mean*mean)
 }

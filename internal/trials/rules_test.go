@@ -169,30 +169,23 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// The bound is against the nearest truth within the limit, found here by trying many.
+// The bound of the errors is that of two Poisson rates, nearly, with the stable one nearly known; that of a rating counts only requests that are
+// rated; and within the limit there is none.
 func TestBound(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ canary, stable, a, b, ratio float64 }{
-		{0.02, 0.01, 0, 1.1, 19}, {0.2, 0.1, 0.0223, 0.9777, 19}, {1, 0.01, 0, 1.1, 1}, {0.3, 0, 0.001, 1.1, 3},
-	} {
-		least := math.Inf(1)
-		for i := 1; i < 200_000; i++ {
-			if q := float64(i) / 200_000; tt.a+tt.b*q < 1 {
-				least = min(least, bernoulli(tt.canary, tt.a+tt.b*q)+tt.ratio*bernoulli(tt.stable, q))
-			}
-		}
-		if got := information(tt.canary, tt.stable, tt.a, tt.b, tt.ratio); !(got <= least+1e-9 && got > 0.999*least-1e-4) {
-			t.Errorf("%+v: %g, want %g", tt, got, least)
-		}
-	}
-	// At small rates and weights, with δ = ln of the ratio to the limit, it is that of two Poisson rates with the stable one known.
-	p, ratio := 1e-4, 1e6
-	want := p * (2*math.Log(2/1.1) - 2 + 1.1)
-	if got := information(2*p, p, 0, 1.1, ratio); math.Abs(got/want-1) > 1e-3 {
-		t.Errorf("small rates: %g, want %g", got, want)
-	}
 	w := world.Default()
-	for _, l := range limits() {
+	ls := limits()
+	poisson := math.Log(500) / (0.01 * (2*math.Log(2/1.1) - 2 + 1.1))
+	if got := bound(w, ls[0], 2, 0.002); got < poisson || got > 1.15*poisson {
+		t.Errorf("errors × 2: %g requests, want a little more than %g", got, poisson)
+	}
+	rating := w.Metric("user_satisfaction")
+	one := bound(w, ls[4], 0.8, 0.002)
+	rating.Share = 0
+	if got := bound(w, ls[4], 0.8, 0.002); math.Abs(10*got/one-1) > 1e-9 {
+		t.Errorf("%g requests if all are rated, %g if a tenth is", got, one)
+	}
+	for _, l := range ls {
 		if b := bound(w, l, l.factor(w.Metric(l.metric)), 0.01); !math.IsInf(b, 1) {
 			t.Errorf("%s: %g requests at the limit, want no end", l.metric, b)
 		}
