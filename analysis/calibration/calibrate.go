@@ -33,16 +33,21 @@ func Calibrate(h *History, r Rollout, o Options) (*Result, error) {
 	if h.Polls < leastBlocks {
 		return nil, fmt.Errorf("the history has %d polls, want at least %d", h.Polls, leastBlocks)
 	}
-	p := newPlayer(h, r, o.Polls, o.Seed)
+	own := *h // frozen is not the caller's
+	p := newPlayer(&own, r, o.Polls, o.Seed)
 	if p.length < 1 {
 		return nil, fmt.Errorf("a poll of the history, %s, is longer than the rollout, want shorter ones", h.Step)
 	}
-	c := &calibration{History: h, rollout: r, options: o, player: p, out: &Result{
+	c := &calibration{History: &own, rollout: r, options: o, player: p, out: &Result{
 		From: h.From, Days: h.Span().Hours() / 24, Step: h.Step.Seconds(), By: h.By, Units: len(h.Units), Traffic: h.traffic(),
 		Overdispersion: map[string]float64{}, CohortSpread: map[string]float64{},
 	}}
 	if h.By == Users {
 		c.out.Units = len(h.Users)
+	}
+	var err error
+	if own.frozen, err = c.frozen(); err != nil {
+		return nil, err
 	}
 	c.measure()
 	c.cfg = r.replayed(h, p.polls)

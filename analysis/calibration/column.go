@@ -40,5 +40,16 @@ func (c *Column) sum(from, to int) float64 {
 	return s
 }
 
+// cut is polls [from, to) alone.
+func (c *Column) cut(from, to int) Column {
+	var out Column
+	for p := from; p < to; p++ {
+		if v := c.At(p); v != 0 {
+			out.page(p - from)[(p-from)%pageSize] = float32(v)
+		}
+	}
+	return out
+}
+
 // empty reports whether nothing was ever added.
 func (c *Column) empty() bool { return len(c.pages) == 0 }

@@ -37,6 +37,8 @@ type History struct {
 	Users map[string][]Total
 	// LeftOut is how many increments were not within the history.
 	LeftOut int
+
+	frozen []bool // polls that are left out of what is natural; nil: none
 }
 
 // Unit is a part of the traffic.
@@ -199,10 +201,44 @@ func (b *Builder) History() *History {
 	if len(b.h.Units) == 0 {
 		b.h.Units = []Unit{{Metrics: make([]Counted, len(b.h.Metrics))}}
 	}
+	b.h.trim()
 	if len(b.h.Units) == 1 && b.h.By == Instances {
 		b.h.By = Whole
 	}
 	return b.h
+}
+
+// trim cuts off the polls before the first count and after the last: the version was not there yet, or no longer.
+func (h *History) trim() {
+	first, last := h.Polls, 0
+	look := func(c *Column) {
+		for p := range h.Polls {
+			if c.At(p) > 0 {
+				first, last = min(first, p), max(last, p)
+			}
+		}
+	}
+	for i := range h.Units {
+		look(&h.Units[i].Requests)
+		for m := range h.Units[i].Metrics {
+			look(&h.Units[i].Metrics[m].N)
+		}
+	}
+	if first >= last || first == 0 && last == h.Polls-1 {
+		return
+	}
+	for i := range h.Units {
+		u := &h.Units[i]
+		u.Requests = u.Requests.cut(first, last+1)
+		for m := range u.Metrics {
+			c := &u.Metrics[m]
+			c.N, c.X = c.N.cut(first, last+1), c.X.cut(first, last+1)
+			for b := range c.Buckets {
+				c.Buckets[b] = c.Buckets[b].cut(first, last+1)
+			}
+		}
+	}
+	h.From, h.Polls = h.From.Add(time.Duration(first)*h.Step), last+1-first
 }
 
 // commonBounds are the bounds that were there nearly all the time, rising and without +Inf. Buckets that came or went with a deployment are

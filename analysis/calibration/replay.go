@@ -162,31 +162,61 @@ func (r *run) since(poll int) time.Duration {
 	return time.Duration(float64(poll) * float64(r.h.Step))
 }
 
+// arm is whose a slot of a unit that takes turns is.
+type arm int8
+
+const (
+	ofStable arm = iota
+	ofCanary
+	ofNobody // the rollout would have been frozen
+)
+
 // poll adds up the history's polls [from, to).
 func (r *run) poll(from, to int, t turn) analysis.Poll {
-	canaryAt := make([]bool, to-from)
-	for g := 0; g < len(canaryAt); g += t.of {
-		n := min(t.of, len(canaryAt)-g)
+	slots := make([]arm, to-from)
+	for g := 0; g < len(slots); g += t.of {
+		n := min(t.of, len(slots)-g)
 		for i, slot := range r.rng.Perm(t.of) {
 			if i < t.slots && slot < n {
-				canaryAt[g+slot] = true
+				slots[g+slot] = ofCanary
 			}
 		}
 	}
+	for k := range slots {
+		if r.h.frozen != nil && r.h.frozen[from+k] {
+			slots[k] = ofNobody
+		}
+	}
+	return r.cut(from, slots, t)
+}
+
+// gets is who gets a unit's slot.
+func (t turn) gets(unit int, slot arm) arm {
+	switch {
+	case slot == ofNobody || t.units[unit] && slot == ofStable && t.drop:
+		return ofNobody
+	case t.units[unit]:
+		return slot
+	}
+	return ofStable
+}
+
+// cut adds the polls from one on up, as many as there are slots.
+func (r *run) cut(from int, slots []arm, t turn) analysis.Poll {
 	p := analysis.Poll{Samples: r.buffer}
 	for i := range r.h.Units {
-		for k, canary := range canaryAt {
-			switch n := r.h.Units[i].Requests.At(from + k); {
-			case t.units[i] && canary:
+		for k, slot := range slots {
+			switch n := r.h.Units[i].Requests.At(from + k); t.gets(i, slot) {
+			case ofCanary:
 				p.Requests.Canary += n
-			case !t.units[i] || !t.drop:
+			case ofStable:
 				p.Requests.Stable += n
 			}
 		}
 	}
 	for m, metric := range r.h.Metrics {
 		s := r.buffer[metric.Name]
-		r.sample(&s, m, from, canaryAt, t)
+		r.sample(&s, m, from, slots, t)
 		if r.worse != nil && r.worse.metric == m {
 			s.Canary = r.worse.apply(s, from, r.rng)
 		}
@@ -196,7 +226,7 @@ func (r *run) poll(from, to int, t turn) analysis.Poll {
 }
 
 // sample adds up one metric.
-func (r *run) sample(s *analysis.Sample, metric, from int, canaryAt []bool, t turn) {
+func (r *run) sample(s *analysis.Sample, metric, from int, slots []arm, t turn) {
 	s.Canary, s.Stable = cleared(s.Canary), cleared(s.Stable)
 	for i := range r.h.Units {
 		c := &r.h.Units[i].Metrics[metric]
@@ -207,22 +237,21 @@ func (r *run) sample(s *analysis.Sample, metric, from int, canaryAt []bool, t tu
 			s.Bounds = c.Bounds
 			s.Canary.Buckets, s.Stable.Buckets = make([]float64, len(c.Buckets)), make([]float64, len(c.Buckets))
 		}
-		for k, canary := range canaryAt {
-			arm := &s.Stable
-			switch {
-			case t.units[i] && canary:
-				arm = &s.Canary
-			case t.units[i] && t.drop:
+		for k, slot := range slots {
+			to, n := &s.Stable, c.N.At(from+k)
+			switch t.gets(i, slot) {
+			case ofCanary:
+				to = &s.Canary
+			case ofNobody:
 				continue
 			}
-			n := c.N.At(from + k)
 			if n == 0 {
 				continue
 			}
-			arm.N += n
-			arm.X += c.X.At(from + k)
+			to.N += n
+			to.X += c.X.At(from + k)
 			for b := range c.Buckets {
-				arm.Buckets[b] += c.Buckets[b].At(from + k)
+				to.Buckets[b] += c.Buckets[b].At(from + k)
 			}
 		}
 	}

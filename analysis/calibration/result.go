@@ -19,6 +19,7 @@ type Result struct {
 	By        By        `json:"units"`
 	Units     int       `json:"unit_count"` // units, or users
 	Traffic   Traffic   `json:"traffic"`
+	Frozen    float64   `json:"frozen,omitempty"` // share of the time that freeze_when held; it is left out of φ
 	Metrics   []Metric  `json:"metrics"`
 	Replays   Replays   `json:"replays"`
 	Tightness []Tight   `json:"limits,omitempty"`

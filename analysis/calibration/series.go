@@ -12,7 +12,8 @@ var inf = math.Inf(1)
 type series struct{ n, x []float64 }
 
 // series are a metric's numbers by unit. Of a ratio where higher is better the failures are what is counted; of a quantile it is the
-// observations above the running threshold, which is of the polls before, as in the rollout.
+// observations above the running threshold, which is of the polls before, as in the rollout. Polls
+// that would have been frozen are empty.
 func (h *History) series(metric int) []series {
 	m := h.Metrics[metric]
 	out := make([]series, len(h.Units))
@@ -24,6 +25,9 @@ func (h *History) series(metric int) []series {
 		c := &h.Units[i].Metrics[metric]
 		s := series{n: make([]float64, h.Polls), x: make([]float64, h.Polls)}
 		for p := range h.Polls {
+			if h.frozen != nil && h.frozen[p] {
+				continue
+			}
 			s.n[p], s.x[p] = c.N.At(p), c.X.At(p)
 			switch {
 			case m.Kind == analysis.Quantile:

@@ -73,7 +73,8 @@ func (r Rollout) tests(m analysis.Metric) bool {
 	return slices.ContainsFunc(r.Config.Checks, func(rc analysis.RoleCheck) bool { return rc.Check.Metric == m.Name && tested(rc.Check, m) })
 }
 
-// replayed is the configuration of the pseudo-rollouts: the rollout's own, with the checks that a history can speak of.
+// replayed is the configuration of the pseudo-rollouts: the rollout's own, with the checks that a history can speak of. It is
+// not frozen: the polls that would have been are left out.
 func (r Rollout) replayed(h *History, polls int) analysis.Config {
 	cfg := r.Config
 	cfg.Metrics, cfg.Checks, cfg.FreezeWhen = nil, nil, nil
@@ -93,11 +94,6 @@ func (r Rollout) replayed(h *History, polls int) analysis.Config {
 	for _, rc := range r.Config.Checks {
 		if m, ok := metric(rc.Check.Metric); ok && tested(rc.Check, m) {
 			cfg.Checks = append(cfg.Checks, rc)
-		}
-	}
-	for _, c := range r.Config.FreezeWhen {
-		if m, ok := metric(c.Metric); ok && m.Kind != analysis.Value {
-			cfg.FreezeWhen = append(cfg.FreezeWhen, c)
 		}
 	}
 	cfg.PollsPerWindow = polls

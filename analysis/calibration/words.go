@@ -27,6 +27,9 @@ func (c *calibration) warn() {
 	} else if r.Separate < 3 {
 		say("only %s rollouts fit into the history side by side, so the replays repeat themselves: want at least three times the rollout", short(r.Separate))
 	}
+	if c.out.Frozen > 0 {
+		say("freeze_when held for %s %% of the time, which is left out of φ", percent(c.out.Frozen))
+	}
 	for _, m := range c.out.Metrics {
 		c.warnMetric(m, say)
 	}

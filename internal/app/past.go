@@ -25,12 +25,17 @@ type PastQuery struct {
 	Users          bool          // the label's values are users
 }
 
+// pastTimeout is how long one piece of the past may take: more than a poll of a rollout, which reads seconds of it.
+const pastTimeout = time.Minute
+
 // Past reads one version's past. The text says what was read. Only prometheus keeps a past.
 func Past(ctx context.Context, q PastQuery) (*calibration.History, string, error) {
 	if q.Target.Provider != config.ProviderPrometheus {
 		return nil, "", fmt.Errorf("the provider %s keeps no past, want prometheus; or polls in a file", q.Target.Provider)
 	}
-	p, err := prommetrics.New(prommetrics.Settings{URL: q.Target.Address, Token: q.Target.Token.Reveal(), Timeout: q.Target.Timeout})
+	p, err := prommetrics.New(prommetrics.Settings{
+		URL: q.Target.Address, Token: q.Target.Token.Reveal(), Timeout: max(pastTimeout, q.Target.Timeout),
+	})
 	if err != nil {
 		return nil, "", err
 	}

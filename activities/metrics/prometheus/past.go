@@ -58,19 +58,21 @@ func (p *Provider) Past(ctx context.Context, request PastRequest, sink Sink) (Pa
 	if err != nil {
 		return PastReport{}, err
 	}
-	from, to, chunk := request.From.UnixMilli(), request.To.UnixMilli(), firstChunk.Milliseconds()
+	from, to := request.From.UnixMilli(), request.To.UnixMilli()
+	chunk, most := firstChunk.Milliseconds(), maxChunk.Milliseconds()
 	for from < to {
 		at := min(to, from+chunk)
 		n, err := p.pastChunk(ctx, w, matchers, from, at)
 		switch {
 		case errors.Is(err, errTooMuch) && chunk > minWindow.Milliseconds():
 			chunk = max(minWindow.Milliseconds(), (at-from)/2)
+			most = chunk
 			continue
 		case err != nil:
 			return w.report, fmt.Errorf("read the samples up to %s: %w", time.UnixMilli(at).UTC().Format(time.RFC3339), err)
 		}
 		if n < fewSamples {
-			chunk = min(maxChunk.Milliseconds(), 2*chunk)
+			chunk = min(most, 2*chunk)
 		}
 		from = at
 	}
