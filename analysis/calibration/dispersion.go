@@ -46,7 +46,7 @@ const (
 //
 // With several units each block assigns half of them at random. That sees what clusters within a unit, and leaves out what befalls all of
 // them at once, as a rollout does. It does not see bursts of one user that spread over instances, so turns in time are asked too, for the
-// shortest block. Units of users keep their own level: a lasting difference between users is the cohort spread, and not counted twice.
+// shortest blocks that hold four. Units of users keep their own level: a lasting difference between users is the cohort spread, and not counted twice.
 //
 // With one unit the arms take turns in time, ABBA or BAAB, so that what changes steadily is shared. That sees bursts, whichever way they
 // come, and can't tell a short trouble of everybody from one of a version's own: it errs on the side of too large a φ. What clusters for
@@ -62,19 +62,24 @@ func (h *History) dispersion(metric int, rng *rand.Rand) Dispersion {
 	if len(units) > 1 {
 		d.Split = SplitUnits
 	}
+	scattered := h.By == Instances // bursts over several instances are still to be looked for
 	for _, length := range blockLengths {
 		var m moments
-		switch polls := int(length / h.Step); {
+		polls := int(length / h.Step)
+		switch {
 		case polls < 1:
 		case d.Split == SplitUnits:
 			m = v.splitUnits(units, polls, h.By == Users, rng)
-			if length == blockLengths[0] && h.By == Instances {
-				if slots := v.splitSlots(all, polls, h.Step); slots.blocks >= leastBlocks && slots.mean() > m.mean() {
+		default:
+			m = v.splitSlots(all, polls, h.Step)
+		}
+		if scattered {
+			if slots := v.splitSlots(all, polls, h.Step); slots.blocks >= leastBlocks {
+				scattered = false
+				if !(slots.mean() <= m.mean()) { // true for NaN
 					m = slots
 				}
 			}
-		default:
-			m = v.splitSlots(all, polls, h.Step)
 		}
 		if m.blocks < leastBlocks {
 			continue

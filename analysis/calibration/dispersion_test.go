@@ -55,3 +55,18 @@ func TestDispersion(t *testing.T) {
 		})
 	}
 }
+
+// Bursts of one user that a load balancer spreads over instances are no chance between instances, but are between versions.
+func TestDispersionOfScatteredBursts(t *testing.T) {
+	t.Parallel()
+	h := synth{seed: 2, days: 7, step: 30 * time.Second, rps: 10, errors: 0.01, by: Instances, units: 4, burst: 5, scatter: true}.history()
+	d := h.dispersion(0, rand.New(rand.NewPCG(1, 1)))
+	if d.Phi < 7 || d.Phi > 11 {
+		t.Errorf("φ = %v, want about 9: %+v", d.Phi, d.Blocks)
+	}
+	for _, b := range d.Blocks {
+		if b.Seconds == 6*3600 && (b.Phi < 0.8 || b.Phi > 1.2) {
+			t.Errorf("split by instances φ = %v, want about 1: the test's bursts are not scattered", b.Phi)
+		}
+	}
+}

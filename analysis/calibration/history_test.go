@@ -1,6 +1,7 @@
 package calibration
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +73,10 @@ func TestFrozenTimeIsLeftOut(t *testing.T) {
 	h := b.History()
 	r := day(t, metrics, "error_rate_increase < 0.10")
 	without := h.dispersion(0, nil) // of one unit nothing is random
+	c := &calibration{History: h, out: &Result{By: Whole, Metrics: []Metric{{Name: "error_rate", Base: &without.Phi, Phi: &without.Phi}}}, rollout: r}
+	if c.warn(); !strings.Contains(strings.Join(c.out.Warnings, "\n"), "name them in freeze_when, or tell units apart") {
+		t.Errorf("warnings %q, want one of the outages", c.out.Warnings)
+	}
 	freeze, err := analysis.ParseCondition("stable.error_rate > 0.20")
 	if err != nil {
 		t.Fatal(err)

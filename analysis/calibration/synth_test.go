@@ -25,6 +25,7 @@ type synth struct {
 	spread  float64 // standard deviation of the logarithm of units' own error rates
 	errors  float64 // per request
 	burst   float64 // mean size of geometric bursts of errors; 0 is none
+	scatter bool    // every burst is spread over all units
 	bounds  []float64
 	metrics []string
 }
@@ -55,11 +56,21 @@ func (s synth) history() *History {
 	}
 	for at := s.step; at <= length; at += s.step {
 		swing := 1 + s.diurnal*math.Sin(2*math.Pi*at.Hours()/24)
+		scattered := make([]float64, s.units)
+		if s.scatter {
+			for range int(s.events(s.rps*s.step.Seconds(), s.errors, rng)) {
+				scattered[rng.IntN(s.units)]++
+			}
+		}
 		for i := range levels {
 			name := fmt.Sprintf("unit-%d", i)
 			n := distuv.Poisson{Lambda: s.rps * swing * s.step.Seconds() / float64(s.units), Src: rng}.Rand()
 			b.Add(began.Add(at), name, analysis.TotalRequests, n, n)
 			for _, m := range metrics {
+				if s.scatter {
+					b.Add(began.Add(at), name, m.Name, n, scattered[i])
+					continue
+				}
 				s.add(b, began.Add(at), name, m, n, s.errors*swing*levels[i], rng)
 			}
 		}

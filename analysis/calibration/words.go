@@ -9,6 +9,9 @@ import (
 	"github.com/aviary-rollouts/aviary/analysis"
 )
 
+// muchPhi is a φ that more likely speaks of outages than of bursts.
+const muchPhi = 20
+
 // warn puts into words what should be acted on.
 func (c *calibration) warn() {
 	say := func(format string, args ...any) {
@@ -55,6 +58,10 @@ func (c *calibration) warnMetric(m Metric, say func(string, ...any)) {
 		say("φ of %s could not be measured: too few events in %s, want at least %d blocks of a minute or more with some", m.Name, days(c.out.Days), leastBlocks)
 	case m.Tested && m.Used > *m.Phi:
 		say("φ of %s was raised from %s to %s: with less, identical versions were doubted too often", m.Name, short(*m.Phi), short(m.Used))
+	}
+	if m.Phi != nil && *m.Phi > muchPhi {
+		say("φ of %s is %s, and evidence takes as many times the requests: if the history holds outages of everybody, name them in freeze_when%s",
+			m.Name, short(*m.Phi), map[bool]string{true: ", or tell units apart"}[c.By == Whole])
 	}
 	if m.Cohort != nil && *m.Cohort > mostSpread {
 		say("cohorts of users differ in %s by a factor of %s and more: with so few users a canary can't be told from chance", m.Name, short(math.Exp(*m.Cohort)))
