@@ -125,6 +125,7 @@ func (p *progress) begin(request rollout.ObserveRequest, now time.Time) {
 	}
 	if w := request.Route.Weight; p.Change == nil && p.Weight != w || p.Change != nil && p.Change.To != w {
 		p.Change = &change{To: w, At: now}
+		p.Kept = now // it was set just now
 	}
 	moments := []*time.Time{&p.Slice.Started, &p.Sampled, &p.Ticked, &p.Failing, &p.Kept, &p.Plane, &p.PutBack}
 	if p.Change != nil {

@@ -286,3 +286,26 @@ func TestCancelIsPrompt(t *testing.T) {
 		})
 	}
 }
+
+// TestKilledForLongerThanTheLease: the first heartbeat, which may be the only one that was sent, knows since when nobody renewed.
+func TestKilledForLongerThanTheLease(t *testing.T) {
+	t.Parallel()
+	w, r := newWorld(), request()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.onWait = func(time.Duration) { cancel() }
+	try := attempt{name: "Observe", ctx: ctx}
+	if err := try.run(t, w.config(), r, nil); err == nil || len(try.beats) == 0 {
+		t.Fatalf("it ended by itself, or without a heartbeat: %v", err)
+	}
+	w.onWait = nil
+	w.pass(10 * time.Minute)
+	w.expired = true
+	r.Slice = rollout.Duration(11 * time.Minute)
+	var got rollout.ObserveResult
+	if err := (&attempt{name: "Observe", heartbeat: try.beats[0]}).run(t, w.config(), r, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Before.Canary < 6000 || got.Requests.Add(got.Before).Canary != 10*w.since().Seconds() || got.Mismatch != "" {
+		t.Errorf("requests %v, before %v after %s, mismatch %q", got.Requests, got.Before, w.since(), got.Mismatch)
+	}
+}

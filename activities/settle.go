@@ -37,8 +37,8 @@ func (p *progress) begun() time.Time { return p.Sampled.Add(-p.Behind.Std()) }
 // unattended reports whether the lease was not renewed for so long that the canary may have had no traffic for a part of the poll under way: its
 // numbers are then of another time than stable's.
 func (o *observer) unattended() bool {
-	lease := o.request.Route.Lease.Std()
-	return lease > 0 && !o.request.Drifted && !o.p.Kept.IsZero() && o.now.Sub(o.p.Kept) >= lease
+	lease, kept := o.request.Route.Lease.Std(), o.p.Kept
+	return lease > 0 && !o.request.Drifted && !kept.IsZero() && o.now.Sub(kept) >= lease
 }
 
 // weightKnown reports whether the canary had its weight all through the poll under way, so that its share of traffic says something. It may not
