@@ -16,12 +16,15 @@ const (
 )
 
 // cohortSpread is the standard deviation s_u of the logarithm of a metric's ratio between a cohort of users of the given share and the others,
-// over re-hashed cohorts, without what sampling adds: φ·(1/x_c+1/x_s−1/n_c−1/n_s) for shares, the plug-in variance for means. NaN
-// where users are not known, too few events were seen, or the metric is a quantile, which has no totals.
+// over re-hashed cohorts, without what sampling adds: φ·(1/x_c+1/x_s−1/n_c−1/n_s) for shares, the plug-in variance for means. Of quantiles,
+// which have no totals by user, the history's groups of users are the cohorts. NaN where users are not known, or too few events were seen.
 func (h *History) cohortSpread(metric int, share, phi float64) float64 {
 	m := h.Metrics[metric]
-	if h.By != Users || m.Kind == analysis.Quantile || m.Kind == analysis.Value {
+	switch {
+	case h.By != Users || m.Kind == analysis.Value:
 		return math.NaN()
+	case m.Kind == analysis.Quantile:
+		return h.groupSpread(metric, share, phi)
 	}
 	variance := 0.0
 	if m.Kind == analysis.Mean {
@@ -78,3 +81,49 @@ func squaredLog(m analysis.Metric, in, out Total, variance, phi float64) (float6
 }
 
 func square(x float64) float64 { return x * x }
+
+// groupSpread is cohortSpread of a quantile. The variance of the logarithm of a group's quantile over that of all, less that of sampling,
+// φ·q(1−q)/(n·f²t²) for the density f at the quantile t, is s²·(1−g)/g for groups of a share g of the users; a cohort of a share w has
+// s²/(w(1−w)) against the others, with s² that of one such share.
+func (h *History) groupSpread(metric int, share, phi float64) float64 {
+	q := h.Metrics[metric].Quantile
+	bounds, all := h.histogram(metric)
+	t := quantile(bounds, all, q)
+	density := densityAt(bounds, all, t)
+	if !(density > 0) || t >= bounds[len(bounds)-1] {
+		return math.NaN()
+	}
+	whole, sum, groups := total(all), 0.0, 0
+	for i := range h.Units {
+		own := make([]float64, len(all))
+		for b := range h.Units[i].Metrics[metric].Buckets {
+			own[b] = h.Units[i].Metrics[metric].Buckets[b].sum(0, h.Polls)
+		}
+		n := total(own)
+		if n*(1-q) < leastCohortEvent || n*q < leastCohortEvent {
+			continue
+		}
+		g := n / whole
+		log := math.Log(quantile(bounds, own, q) / t)
+		// Of the whole, the group is a part: its own share of the noise is not noise against it.
+		sampling := max(1, phi) * q * (1 - q) / (n * square(density*t)) * (1 - g)
+		sum += (square(log) - sampling) * g / (1 - g)
+		groups++
+	}
+	if groups < leastCohorts {
+		return math.NaN()
+	}
+	return math.Sqrt(max(0, sum/float64(groups)) / (share * (1 - share)))
+}
+
+// densityAt is the density of a histogram at a value, in the bucket that holds it; 0 beyond all bounds.
+func densityAt(bounds, buckets []float64, at float64) float64 {
+	n, low := total(buckets), 0.0
+	for i, high := range bounds {
+		if at <= high {
+			return ratio(buckets[i], n*(high-low))
+		}
+		low = high
+	}
+	return 0
+}

@@ -67,3 +67,76 @@ func TestCohortSpreadIsUnknown(t *testing.T) {
 		}
 	}
 }
+
+// Users whose requests are slower for good make a cohort's quantile differ. What is measured in groups is what cohorts of the true
+// distributions do.
+func TestCohortSpreadOfQuantiles(t *testing.T) {
+	t.Parallel()
+	latency, _ := analysis.Preset("p95_latency")
+	const share, users, requests = 0.10, 600, 300
+	normal := distuv.UnitNormal
+	for _, sigma := range []float64{0, 0.4} {
+		t.Run(fmt.Sprintf("spread %g", sigma), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(5, 5))
+			b := NewBuilder([]analysis.Metric{latency}, began, began.Add(time.Hour), time.Minute, Users)
+			bounds := append(fine(), inf)
+			levels := make([]float64, users)
+			for i := range levels {
+				levels[i] = sigma * rng.NormFloat64()
+				upTo := make([]float64, len(bounds))
+				for range requests {
+					v := 2 * math.Exp(levels[i]+0.8*rng.NormFloat64())
+					for k, bound := range bounds {
+						if v <= bound {
+							upTo[k]++
+						}
+					}
+				}
+				for k, bound := range bounds {
+					b.AddBucket(began.Add(time.Duration(1+i%60)*time.Minute), fmt.Sprintf("user-%d", i), "p95_latency", bound, upTo[k])
+				}
+			}
+			quantileOf := func(levels []float64) float64 { // of the mixture of lognormals, in logarithms
+				low, high := -5.0, 10.0
+				for range 60 {
+					mid, below := (low+high)/2, 0.0
+					for _, level := range levels {
+						below += normal.CDF((mid - level) / 0.8)
+					}
+					if below < 0.95*float64(len(levels)) {
+						low = mid
+					} else {
+						high = mid
+					}
+				}
+				return low
+			}
+			squares := 0.0
+			for range 200 {
+				order := rng.Perm(users)
+				var in, out []float64
+				for k, u := range order {
+					if k < users*share {
+						in = append(in, levels[u])
+					} else {
+						out = append(out, levels[u])
+					}
+				}
+				squares += square(quantileOf(in) - quantileOf(out))
+			}
+			want := math.Sqrt(squares / 200)
+			h := b.History()
+			got := h.cohortSpread(0, share, 1)
+			if len(h.Users) != users {
+				t.Errorf("%d users, want %d", len(h.Users), users)
+			}
+			// 40 groups tell a variance to √(2/39) of itself, that of sampling, about 0.015², included; four standard errors are allowed.
+			slack := 4 * math.Sqrt(2.0/39) * (want*want + 0.015*0.015)
+			if math.IsNaN(got) || math.Abs(got*got-want*want) > slack {
+				t.Errorf("cohort spread %.4f, want %.4f", got, want)
+			}
+			t.Logf("cohort spread %.4f, want %.4f", got, want)
+		})
+	}
+}

@@ -156,15 +156,21 @@ func (b *Builder) Add(at time.Time, unit, metric string, n, x float64) {
 	}
 	u.Metrics[m].N.add(slot, n)
 	u.Metrics[m].X.add(slot, x)
-	if b.h.By == Users {
-		t := b.h.Users[unit]
-		if t == nil {
-			t = make([]Total, len(b.h.Metrics))
-			b.h.Users[unit] = t
-		}
-		t[m].N += n
-		t[m].X += x
+	b.addUser(unit, m, n, x)
+}
+
+// addUser adds to the totals of a user.
+func (b *Builder) addUser(user string, metric int, n, x float64) {
+	if b.h.By != Users {
+		return
 	}
+	t := b.h.Users[user]
+	if t == nil {
+		t = make([]Total, len(b.h.Metrics))
+		b.h.Users[user] = t
+	}
+	t[metric].N += n
+	t[metric].X += x
 }
 
 // AddBucket adds observations up to a bound, as Prometheus's buckets count them: each holds those below it too. The bound of all of them is
@@ -176,6 +182,9 @@ func (b *Builder) AddBucket(at time.Time, unit, metric string, bound, n float64)
 		return
 	}
 	_, i := b.unit(unit)
+	if bound == inf {
+		b.addUser(unit, m, n, 0)
+	}
 	b.seen[m][bound]++
 	of := b.buckets[i][bound]
 	held := slices.IndexFunc(of, func(u *upTo) bool { return u.metric == m })

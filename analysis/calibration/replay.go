@@ -146,6 +146,9 @@ func (r *run) play(begin func(stage int), see func(p analysis.Poll, stage int, l
 			}
 			poll := r.poll(r.from+at, r.from+to, t)
 			poll.Number, poll.Weight = number, s.Weight
+			// Units and turns only come near the weight. That is the replay's doing, and not to be told as a broken split.
+			n, share := poll.Requests.Stable+poll.Requests.Canary, float64(s.Weight)/full
+			poll.Conversations = analysis.Requests{Stable: n * (1 - share), Canary: n * share}
 			number++
 			if see(poll, i, to == s.to, r.since(to)) {
 				return
