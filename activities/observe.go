@@ -340,8 +340,11 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 		out.Verdict, out.Gate, out.Evidence, out.Blame = rollout.NoData, rollout.NoData, nil, ""
 		out.Mismatch = o.request.Mismatch
 	}
-	if out.Gate == rollout.Met && o.settling(o.now) {
-		out.Gate = rollout.Undecided // no stage ends while its canary settles
+	if left := o.settles(); left > 0 { // no stage ends while its canary settles
+		out.Settles = rollout.Duration(max(time.Second, left.Round(time.Second)))
+		if out.Gate == rollout.Met {
+			out.Gate = rollout.Undecided
+		}
 	}
 	if !o.save() {
 		return out, invalid("the statistics of this slice can't be written down")

@@ -31,6 +31,15 @@ func (o *observer) settling(since time.Time) bool {
 	return wanted && o.p.Change != nil && since.Before(o.p.Change.At.Add(length))
 }
 
+// settles is how much longer nothing is compared.
+func (o *observer) settles() time.Duration {
+	if !o.settling(o.now) {
+		return 0
+	}
+	length, _ := o.settle()
+	return o.p.Change.At.Add(length).Sub(o.now)
+}
+
 // begun is from when on the poll under way holds numbers. Those of a scraped source are older than the answer.
 func (p *progress) begun() time.Time { return p.Sampled.Add(-p.Behind.Std()) }
 

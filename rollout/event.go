@@ -151,6 +151,7 @@ type ObserveResult struct {
 	SourceDown string          `json:"source_down,omitempty"`
 	PlaneDown  string          `json:"plane_down,omitempty"`
 	Mismatch   string          `json:"mismatch,omitempty"`
+	Settles    Duration        `json:"settles,omitempty"`  // how much longer nothing is compared after a weight change
 	PutBack    string          `json:"put_back,omitempty"` // somebody else's change that was put back, the first time
 	Series     []Point         `json:"series,omitempty"`
 	Polls      int64           `json:"polls"`

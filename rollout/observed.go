@@ -157,6 +157,8 @@ func (m *machine) blocker(r ObserveResult) string {
 		return "the data plane does not answer"
 	case m.Mismatch != "":
 		return "the canary's share of traffic is not its weight"
+	case r.Settles > 0:
+		return fmt.Sprintf("the canary settles for another %s after the change of its weight", r.Settles)
 	case m.Requests.Canary < float64(need):
 		return fmt.Sprintf("%.0f of at least %d canary requests", m.Requests.Canary, need)
 	case r.Gate == Met:

@@ -149,6 +149,7 @@ func TestHoldUntilMaxHold(t *testing.T) {
 		"frozen":                  {PolicyPause, func(r *ObserveResult) { r.Frozen = "outage" }, "observing(paused)+Observe", "outage"},
 		"source down":             {PolicyPause, func(r *ObserveResult) { r.SourceDown = "503" }, "observing(paused)+Observe", "source"},
 		"plane down":              {PolicyPause, func(r *ObserveResult) { r.PlaneDown = "503" }, "observing(paused)+Observe", "data plane"},
+		"settling":                {PolicyPause, func(r *ObserveResult) { r.Settles = Duration(30 * time.Second) }, "observing(paused)+Observe", "settles for another 30s"},
 		"mismatch":                {PolicyPause, func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "observing(paused)+Observe", "share of traffic"},
 	} {
 		t.Run(name, func(t *testing.T) {
