@@ -88,18 +88,6 @@ type calibration struct {
 	out     *Result
 }
 
-// traffic is requests a second; peak and trough are of whole hours, or of polls where the history is shorter.
-func (h *History) traffic() Traffic {
-	hour := max(1, min(h.Polls, int(time.Hour/h.Step)))
-	t := Traffic{Trough: inf}
-	for from := 0; from+hour <= h.Polls; from += hour {
-		rate := h.requests(from, from+hour) / (time.Duration(hour) * h.Step).Seconds()
-		t.Peak, t.Trough = max(t.Peak, rate), min(t.Trough, rate)
-	}
-	t.Mean = h.requests(0, h.Polls) / h.Span().Seconds()
-	return t
-}
-
 // measure is base rates, φ and s_u of every metric.
 func (c *calibration) measure() {
 	for i, m := range c.History.Metrics {
@@ -111,7 +99,8 @@ func (c *calibration) measure() {
 		t := c.total(i)
 		out := Metric{Name: m.Name, Trials: t.N, Used: 1}
 		if t.N > 0 {
-			out.Base = known(c.base(i))
+			out.Base, out.Share = known(c.base(i)), ratio(t.N, c.requests(0, c.Polls))
+			out.Deviation, out.Width = c.deviation(i)
 			if c.rollout.tests(m) {
 				c.vary(i, &out, rng)
 			}
@@ -140,31 +129,6 @@ func leastPhi(d Dispersion) float64 {
 		phi = max(phi, b.Phi)
 	}
 	return phi
-}
-
-// base is a metric's value over the whole history.
-func (h *History) base(metric int) float64 {
-	m := h.Metrics[metric]
-	if m.Kind != analysis.Quantile {
-		t := h.total(metric)
-		return ratio(t.X, t.N)
-	}
-	bounds, all := h.histogram(metric)
-	return quantile(bounds, all, m.Quantile)
-}
-
-// histogram is all of a metric's observations.
-func (h *History) histogram(metric int) (bounds, all []float64) {
-	for i := range h.Units {
-		c := &h.Units[i].Metrics[metric]
-		if len(c.Bounds) > 0 && all == nil {
-			bounds, all = c.Bounds, make([]float64, len(c.Buckets))
-		}
-		for b := range c.Buckets {
-			all[b] += c.Buckets[b].sum(0, h.Polls)
-		}
-	}
-	return bounds, all
 }
 
 // fires is the chance that identical versions break a rule on counted events during the rollout, 1−(1−q)^n; nil where there is no rule that

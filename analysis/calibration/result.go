@@ -44,6 +44,12 @@ type Metric struct {
 	Name   string   `json:"name"`
 	Base   *float64 `json:"base"`   // the rate, mean or quantile; nil without data
 	Trials float64  `json:"trials"` // or observations
+	Share  float64  `json:"share"`  // trials per request
+	// Deviation is the coefficient of variation of a mean's observations, or the standard deviation of the logarithm of a quantile's; nil of
+	// others.
+	Deviation *float64 `json:"deviation,omitempty"`
+	// Width is that of the bucket that holds a quantile, relative to its lower bound; nil of others, and where there is no such bound.
+	Width  *float64 `json:"bucket_width,omitempty"`
 	Tested bool     `json:"tested"` // evidence is gathered on it: not only rules on counted events
 	Phi    *float64 `json:"phi"`    // as measured; nil where it could not be
 	Blocks []Spread `json:"blocks,omitempty"`

@@ -69,6 +69,16 @@ func TestPromisesAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range got.Metrics {
+		of := w.Metric(m.Name)
+		if of.Spread > 0 && (m.Deviation == nil || math.Abs(*m.Deviation/of.Spread-1) > 0.1) {
+			t.Errorf("%s deviates by %v, want %v", m.Name, deref(m.Deviation), of.Spread)
+		}
+		if share := of.Share; share > 0 && math.Abs(m.Share/share-1) > 0.1 {
+			t.Errorf("%v trials of %s per request, want %v", m.Share, m.Name, share)
+		}
+		if m.Width != nil && math.Abs(*m.Width-0.09) > 0.001 {
+			t.Errorf("the bucket of %s is %v wide, want 0.09", m.Name, *m.Width)
+		}
 		if !m.Tested || m.Used > 1.35 {
 			t.Errorf("φ of %s is %v of independent requests, want about 1", m.Name, m.Used)
 		}
@@ -121,4 +131,11 @@ func caught(t *testing.T, w world.World, r calibration.Rollout) float64 {
 	}
 	slices.Sort(times)
 	return times[len(times)/2]
+}
+
+func deref(f *float64) float64 {
+	if f == nil {
+		return math.NaN()
+	}
+	return *f
 }
