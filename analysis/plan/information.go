@@ -61,34 +61,45 @@ func MeanInformation(mc, ms, sdc, sds, a, b, ratio float64) float64 {
 	return d * d / (2 * v)
 }
 
-// divergence is one of p from q, with its slope: the derivative by q times what makes it a polynomial, which is above 0 inside the range of q.
+// divergence is that of one distribution of events of rate p from another of rate q.
 type divergence struct {
-	of   func(p, q float64) float64
-	unit func(q float64) float64 // the derivative by q is (q−p)/unit(q)
-	most float64                 // of a rate
+	of    func(p, q float64) float64
+	noise func(p, q float64) float64 // the variance of the log likelihood ratio whose mean is of
+	unit  func(q float64) float64    // the derivative of of by q is (q−p)/unit(q)
+	most  float64                    // of a rate
 }
 
 var (
-	bernoulli = divergence{klBernoulli, func(q float64) float64 { return q * (1 - q) }, 1}
-	poisson   = divergence{klPoisson, func(q float64) float64 { return q }, math.Inf(1)}
+	bernoulli = divergence{klBernoulli, noiseBernoulli, func(q float64) float64 { return q * (1 - q) }, 1}
+	poisson   = divergence{klPoisson, noisePoisson, func(q float64) float64 { return q }, math.Inf(1)}
 )
 
-// least is the smallest kl(p_c, a+b·q) + ratio·kl(p_s, q). It is convex in q, and least between stable's own rate and the one at which the limit
-// is the canary's rate: where its derivative changes its sign.
+// least is the smallest kl(p_c, a+b·q) + ratio·kl(p_s, q).
 func least(d divergence, pc, ps, a, b, ratio float64) float64 {
 	if math.IsNaN(pc + ps + a + b + ratio) {
 		return math.NaN()
 	}
-	clip := func(x float64) float64 { return min(d.most, max(0, x)) }
+	q := nearest(d, pc, ps, a, b, ratio)
+	theta := min(d.most, max(0, a+b*q))
+	if q == ps {
+		return d.of(pc, theta)
+	}
+	return d.of(pc, theta) + scaled(ratio, d.of(ps, q))
+}
+
+// nearest is the q at which it is the smallest. It is convex in q, and least between stable's own rate and the one at which the limit is the
+// canary's rate: where its derivative changes its sign.
+func nearest(d divergence, pc, ps, a, b, ratio float64) float64 {
 	if b == 0 || math.IsInf(ratio, 1) {
-		return d.of(pc, clip(a+b*ps))
+		return ps
 	}
-	from, to := ps, clip((pc-a)/b)
-	if from > to {
-		from, to = to, from
+	clip := func(x float64) float64 { return min(d.most, max(0, x)) }
+	low, high := ps, clip((pc-a)/b)
+	if low > high {
+		low, high = high, low
 	}
-	to = min(to, clip((d.most-a)/b))
-	low, high := from, to
+	high = min(high, clip((d.most-a)/b))
+	ends := [2]float64{low, high}
 	for range 200 {
 		q := low + (high-low)/2
 		if q <= low || q >= high {
@@ -101,11 +112,13 @@ func least(d divergence, pc, ps, a, b, ratio float64) float64 {
 			high = q
 		}
 	}
-	best := math.Inf(1)
-	for _, q := range []float64{from, low, high, to} {
-		best = min(best, d.of(pc, clip(a+b*q))+scaled(ratio, d.of(ps, q)))
+	best, at := math.Inf(1), low
+	for _, q := range []float64{low, high, ends[0], ends[1]} {
+		if sum := d.of(pc, clip(a+b*q)) + scaled(ratio, d.of(ps, q)); sum < best {
+			best, at = sum, q
+		}
 	}
-	return best
+	return at
 }
 
 // scaled is x·y, 0 where one of them is.
@@ -121,6 +134,24 @@ func klBernoulli(p, q float64) float64 { return max(0, surprise(p, q)+surprise(1
 
 // klPoisson is that of Poisson counts of mean p from those of mean q.
 func klPoisson(p, q float64) float64 { return max(0, surprise(p, q)-p+q) }
+
+// noiseBernoulli is the variance of the log likelihood ratio of one event.
+func noiseBernoulli(p, q float64) float64 {
+	if p <= 0 || p >= 1 {
+		return 0
+	}
+	odds := math.Log(p / q * ((1 - q) / (1 - p)))
+	return p * (1 - p) * odds * odds
+}
+
+// noisePoisson is that of one count.
+func noisePoisson(p, q float64) float64 {
+	if p <= 0 {
+		return 0
+	}
+	log := math.Log(p / q)
+	return p * log * log
+}
 
 // surprise is p·ln(p/q), 0 for p = 0.
 func surprise(p, q float64) float64 {

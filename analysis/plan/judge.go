@@ -1,0 +1,218 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/aviary-rollouts/aviary/analysis"
+)
+
+// Criticality says what is expected of a rollout's durations.
+type Criticality string
+
+// The criticalities.
+const (
+	Standard       Criticality = "standard"       // nothing
+	Conversational Criticality = "conversational" // 4 to 6 hours at low traffic and 24 hours at medium traffic
+	SafetyCritical Criticality = "safety-critical"
+)
+
+// MediumTraffic is how many canary requests a second are medium traffic; fewer are low. A day of them, 170,000, is what it takes to show that
+// 1 % errors have not become 1.1 %, with a margin for what peeking and clumps cost.
+const MediumTraffic = 2.0
+
+// What is expected of durations.
+const (
+	lowLeast    = 4 * time.Hour
+	lowWanted   = 6 * time.Hour
+	mediumLeast = 24 * time.Hour
+	week        = 7 * 24 * time.Hour
+)
+
+// What a rollout is to catch: failures twice as many, or half again as many as the limits allow.
+const (
+	sureFactor  = 2.0
+	sureBeyond  = 1.5
+	heldOften   = 0.2
+	rawTooOften = 0.05
+)
+
+func (p *planner) undecided(format string, args ...any) {
+	p.out.Undecided = append(p.out.Undecided, fmt.Sprintf(format, args...))
+}
+
+func (p *planner) warn(format string, args ...any) {
+	p.out.Warnings = append(p.out.Warnings, fmt.Sprintf(format, args...))
+}
+
+// cannotPass notes a stage that takes longer than it may.
+func (p *planner) cannotPass(s Stage, because string, takes float64) {
+	most := s.Duration + s.MaxHold
+	if math.IsInf(takes, 1) {
+		p.undecided("stage %s is not passed: at its weight, traffic says nothing on %s", s.Name, because)
+		return
+	}
+	p.undecided("stage %s would take %s for %s, and may take %s", s.Name, Say(takes), because, Say(most.Seconds()))
+}
+
+// judge says whether the rollout can decide, and what to know about it.
+func (p *planner) judge() {
+	if len(p.probes) > 0 {
+		p.out.Alpha = p.Config.Alpha
+	}
+	for _, c := range p.out.Catches {
+		p.judgeCatch(c)
+	}
+	switch {
+	case p.out.Threshold != nil:
+		if *p.out.Threshold > rawTooOften {
+			p.undecided("the raw threshold rule takes identical versions back in %s of all rollouts: its verdicts say nothing", share(*p.out.Threshold))
+		}
+	case len(p.probes) == 0:
+		p.undecided("no check compares the canary in a way that is tested, want at least one such as error_rate_increase < 0.10")
+	}
+	p.out.Decides = len(p.out.Undecided) == 0
+	p.warnStable()
+	p.warnUnknown()
+	p.warnHeld()
+	p.warnDurations()
+}
+
+// judgeCatch wants a regression of a size that matters to be caught with a good chance.
+func (p *planner) judgeCatch(c Catch) {
+	if c.Limit == nil {
+		p.undecided("%s: the limit can't be broken, however bad the canary is", c.Metric)
+		return
+	}
+	wanted := max(sureFactor, sureBeyond**c.Limit)
+	switch {
+	case c.Smallest == nil:
+		p.undecided("%s: nothing is caught in %s at %s requests/s", c.Metric, Say(p.out.Takes), short(p.rps))
+	case *c.Smallest > wanted*(1+1e-9):
+		p.undecided("%s: a regression has to be %s to be caught in %s, want %s or less", c.Metric, times(*c.Smallest), Say(p.out.Takes), times(wanted))
+	}
+	if *c.Limit > sureFactor {
+		p.warn("%s: the limits allow up to %s as bad as stable; a tighter one would say more", c.Metric, times(*c.Limit))
+	}
+}
+
+// warnStable warns of limits that stable itself does not keep.
+func (p *planner) warnStable() {
+	for i := range p.Stages {
+		for _, c := range p.inForce(i, true) {
+			a, _ := c.subject.against(c.limit, 1, 1)
+			if a.mean > 0 && (i == 0 || c.Stage == i) {
+				p.warn("%s: stable itself is beyond it, so a canary like stable is taken back", c.Check.Text)
+			}
+		}
+	}
+}
+
+// warnUnknown warns of what the plan knows nothing about.
+func (p *planner) warnUnknown() {
+	for _, c := range p.probes {
+		if !c.known {
+			p.warn("%s is not planned for: give stable's value as --base %s=NUMBER", c.Check.Text, c.Metric.Name)
+		}
+	}
+	for _, m := range p.Config.Metrics {
+		if m.Kind == analysis.Value {
+			p.warn("%s is a plain value: by threshold only, no plan can be made for it", m.Name)
+		}
+	}
+	for _, r := range p.out.Rules {
+		if r.Chance != nil && *r.Chance > 0.05 {
+			p.warn("%s: a canary like stable breaks it in %s of all rollouts; want a limit relative to stable, such as %s_increase < 0.5", r.Check, share(*r.Chance), r.Metric)
+		}
+	}
+}
+
+// warnHeld warns of stages that hold identical versions often.
+func (p *planner) warnHeld() {
+	if p.Config.Method != analysis.Sequential {
+		return
+	}
+	for _, l := range p.out.Stages {
+		if l.Held > heldOften {
+			p.warn("stage %s holds %s of all canaries that are like stable, since an estimate is beyond its limit by chance: expect it to take longer", l.Name, share(l.Held))
+		}
+	}
+}
+
+// warnDurations says where durations don't fit the criticality.
+func (p *planner) warnDurations() {
+	switch p.Criticality {
+	case Conversational:
+		p.warnConversational()
+	case SafetyCritical:
+		if p.out.Planned < week.Seconds() {
+			p.warn("safety-critical: the stages last %s in all, want a full week, with its weekend", Say(p.out.Planned))
+		}
+	}
+}
+
+// warnConversational wants time for conversations to end at low traffic, and a whole day at medium traffic. Where no stage has the one or the other
+// there is nothing to want of it.
+func (p *planner) warnConversational() {
+	var low, medium float64
+	lowThere, mediumThere := false, false
+	for i, l := range p.legs {
+		lasts := p.Stages[i].Duration.Seconds()
+		switch {
+		case l.rate < MediumTraffic:
+			low, lowThere = low+lasts, true
+		default:
+			medium, mediumThere = medium+lasts, true
+		}
+	}
+	switch {
+	case !lowThere:
+	case low < lowLeast.Seconds():
+		p.warn("conversational: %s at low traffic (below %g canary requests/s), want at least 4 to 6 h: conversations have to end before they count", Say(low), MediumTraffic)
+	case low < lowWanted.Seconds():
+		p.warn("conversational: %s at low traffic (below %g canary requests/s) is enough if conversations end within the hour, 6 h are safer", Say(low), MediumTraffic)
+	}
+	if mediumThere && medium < mediumLeast.Seconds() {
+		p.warn("conversational: %s at medium traffic (from %g canary requests/s), want 24 h: every hour of the day once", Say(medium), MediumTraffic)
+	}
+}
+
+// Say writes a time in seconds for people, with two parts at most: "3 h 10 min".
+func Say(seconds float64) string {
+	if math.IsNaN(seconds) || math.IsInf(seconds, 0) || seconds > 100*365*24*3600 {
+		return "over 100 years"
+	}
+	units := []struct {
+		name    string
+		seconds float64
+	}{{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}}
+	for i, u := range units {
+		if i == len(units)-1 {
+			return strconv.FormatFloat(math.Round(seconds), 'f', 0, 64) + " s"
+		}
+		small := units[i+1]
+		whole := math.Round(seconds/small.seconds) * small.seconds // rounded before it is split: no 60 min
+		if whole < u.seconds {
+			continue
+		}
+		out := strconv.FormatFloat(math.Floor(whole/u.seconds), 'f', 0, 64) + " " + u.name
+		if rest := math.Mod(whole, u.seconds); rest > 0 {
+			out += " " + strconv.FormatFloat(math.Round(rest/small.seconds), 'f', 0, 64) + " " + small.name
+		}
+		return out
+	}
+	return ""
+}
+
+func times(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) + "×" }
+
+func short(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) }
+
+func share(x float64) string {
+	if x > 0 && x < 0.01 {
+		return "under 1 %"
+	}
+	return strconv.FormatFloat(100*x, 'f', 0, 64) + " %"
+}
