@@ -81,6 +81,7 @@ func tablesOfTightening(o Options) []Table {
 		Title: "A whole rollout whose limits tighten (10 % → 5 % → 3 % more errors, the others alike) while the weight rises from 1 to 75 %, truth exactly at the tightest",
 		Head:  []string{"rate", "rollouts", "rolled back", "at most (95 %)", "blamed"},
 	}
+	o.Weeks = (o.Weeks + 1) / 2 // each has three times as many tests
 	for _, rps := range rates {
 		all := runTightening(o, rps)
 		n, k := len(all), within(rolledBack(all), week)

@@ -12,6 +12,7 @@ import (
 type engine struct {
 	*analysis.Engine
 	found found
+	gate  analysis.Verdict // after the last poll
 }
 
 // found is what the analysis found in one rollout.
@@ -44,6 +45,7 @@ func (e *engine) Poll(p analysis.Poll, stage int, at time.Duration) bool {
 	e.BeginStage(stage, p.Weight)
 	e.Observe(p)
 	r := e.Peek(stage, 1)
+	e.gate = r.Gate
 	f := &e.found
 	f.most = max(f.most, r.EValue)
 	if r.Verdict == analysis.Violated {

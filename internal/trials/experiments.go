@@ -21,6 +21,7 @@ func Experiments() []Experiment {
 		{"boundary", "false rollbacks exactly at the limits", tablesOfBoundary},
 		{"tightening", "false rollbacks of whole rollouts whose limits tighten", tablesOfTightening},
 		{"detection", "how soon regressions are rolled back", tablesOfDetection},
+		{"ladder", "how soon rollouts go on that may", tablesOfLadder},
 		{"late", "regressions that set in on the third day", tablesOfLate},
 		{"ramp", "a ramp and an incident in both versions", tablesOfRamp},
 		{"zero", "a baseline without errors", tablesOfZeroBaseline},

@@ -103,6 +103,28 @@ func TestExactlyAtTheLimits(t *testing.T) {
 	}
 }
 
+// The first polls know little of thresholds and variances, and must not bet as if they knew more: an hour at the limit, many times.
+func TestFirstHour(t *testing.T) {
+	t.Parallel()
+	for _, l := range limits() {
+		o := few(0, 600)
+		w := atLimits(only(at(100), l.metric), []limit{l})
+		cfg := config(limits(), analysis.AdvanceProof, weekPolls)
+		all := o.try("first hour "+l.metric, o.Runs, func(*rand.Rand) trial {
+			return trial{world: w, config: cfg, stages: []stage{{small, hour}}}
+		})
+		rolled := within(rolledBack(all), week)
+		met := count(all, func(f found) bool { return f.metAt(l.metric) != never })
+		t.Logf("%s: %d of %d rolled back, %d called within the limit", l.metric, rolled, o.Runs, met)
+		if part := alpha / float64(len(limits())); isTooOften(rolled, o.Runs, part) {
+			t.Errorf("%s: %d of %d rolled back, at most %d are chance at a fifth of alpha", l.metric, rolled, o.Runs, mostByChance(o.Runs, part))
+		}
+		if isTooOften(met, o.Runs, beta) {
+			t.Errorf("%s: %d of %d called within the limit, at most %d are chance at beta", l.metric, met, o.Runs, mostByChance(o.Runs, beta))
+		}
+	}
+}
+
 // A whole rollout whose limits tighten while the weight rises, truth exactly at the tightest: alpha is for all of it.
 func TestTighteningLimits(t *testing.T) {
 	t.Parallel()
@@ -169,6 +191,28 @@ func TestLateOnset(t *testing.T) {
 	}
 	if a, b := quantileOf(with, 0.5), quantileOf(without, 0.5); a > 5*hour || a >= b {
 		t.Errorf("after %s, and %s without late bets: want at most 5 h, and less", a, b)
+	}
+}
+
+// The ladder promotes what is as good sooner than proof at a small weight, and promotes no regression.
+func TestLadder(t *testing.T) {
+	t.Parallel()
+	o := few(0, 15)
+	median := map[string]time.Duration{}
+	for _, by := range ways()[:2] {
+		var promoted []time.Duration
+		for _, c := range climb(o, 100, by, 1) {
+			promoted = append(promoted, c.promoted)
+		}
+		median[by.advance] = quantileOf(promoted, 0.5)
+		for _, c := range climb(o, 100, by, 1.5) {
+			if c.promoted != never || c.at == never {
+				t.Errorf("%s: half as many errors again are promoted after %s, rolled back after %s", by.name, span(c.promoted), span(c.at))
+			}
+		}
+	}
+	if ladder, proof := median[analysis.AdvanceLadder], median[analysis.AdvanceProof]; ladder >= proof || proof > day {
+		t.Errorf("promoted after %s by ladder and %s by proof, want less, and at most a day", span(ladder), span(proof))
 	}
 }
 
