@@ -14,13 +14,13 @@ const (
 
 // checkMarkers reports whether tables can be put into a file.
 func checkMarkers(path string) error {
-	_, _, _, err := cut(path)
+	_, _, err := cut(path)
 	return err
 }
 
 // insert puts text between the markers of a file.
 func insert(path, text string) error {
-	before, _, after, err := cut(path)
+	before, after, err := cut(path)
 	if err != nil {
 		return err
 	}
@@ -31,16 +31,16 @@ func insert(path, text string) error {
 	return nil
 }
 
-// cut is what is before, between and after the markers of a file.
-func cut(path string) (before, between, after string, err error) {
+// cut is what is before and after the markers of a file.
+func cut(path string) (before, after string, err error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return "", "", "", fmt.Errorf("read the page for the tables: %w", err)
+		return "", "", fmt.Errorf("read the page for the tables: %w", err)
 	}
 	before, rest, found := strings.Cut(string(raw), begin)
-	between, after, closed := strings.Cut(rest, end)
+	_, after, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		return "", "", "", fmt.Errorf("%s: want the lines %s and %s, in this order", path, begin, end)
+		return "", "", fmt.Errorf("%s: want the lines %s and %s, in this order", path, begin, end)
 	}
-	return before, between, after, nil
+	return before, after, nil
 }
