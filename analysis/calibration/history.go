@@ -217,7 +217,10 @@ func (b *Builder) History() *History {
 	return b.h
 }
 
-// trim cuts off the polls before the first count and after the last: the version was not there yet, or no longer.
+// mostQuiet is how long nothing may be counted at either end of a version's time.
+const mostQuiet = time.Hour
+
+// trim cuts off the polls before the first count and after the last, if they last: the version was not there yet, or no longer.
 func (h *History) trim() {
 	first, last := h.Polls, 0
 	look := func(c *Column) {
@@ -232,6 +235,13 @@ func (h *History) trim() {
 		for m := range h.Units[i].Metrics {
 			look(&h.Units[i].Metrics[m].N)
 		}
+	}
+	quiet := int(mostQuiet / h.Step)
+	if first <= quiet {
+		first = 0
+	}
+	if h.Polls-1-last <= quiet {
+		last = h.Polls - 1
 	}
 	if first >= last || first == 0 && last == h.Polls-1 {
 		return
