@@ -59,6 +59,7 @@ type Config struct {
 	SearchAttributes func(context.Context) bool
 	Registerer       prometheus.Registerer // nil: Aviary's own metrics go nowhere
 	Clock            Clock                 // nil: the wall clock
+	NoHeartbeats     bool                  // nobody would go on where an attempt dies: of use in simulations only
 }
 
 // Activities implement the activities of the workflows Canary and Sweep. They are safe for concurrent use.

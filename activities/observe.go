@@ -132,7 +132,7 @@ func (o *observer) tick(ctx context.Context) (rollout.Finding, string) {
 		return "", ""
 	}
 	o.enterStage()
-	report := o.evaluate()
+	report := o.engine.Peek(o.request.Stage, o.stage().MinRequests)
 	if o.answered {
 		o.a.meter.verdict(rollout.Verdict(report.Verdict))
 		o.chart.add(&o.p.Slice.Series, o.now, o.request.Route.Weight, report)
@@ -244,7 +244,7 @@ func (o *observer) stage() rollout.Stage {
 
 // heartbeat tells Temporal that this attempt lives, and how far it has come.
 func (o *observer) heartbeat(ctx context.Context) {
-	if o.save() {
+	if !o.a.config.NoHeartbeats && o.save() {
 		activity.RecordHeartbeat(ctx, o.p)
 	}
 }

@@ -130,7 +130,7 @@ func (s *simulation) prepare() error {
 		Workflows: nobody{},
 		CheckSpec: config.CheckSpec,
 		Analysis:  config.AnalysisConfig,
-		Clock:     s,
+		Clock:     s, NoHeartbeats: true,
 	})
 	if err != nil {
 		return fmt.Errorf("simulate: %w", err)
