@@ -14,14 +14,14 @@ type Criticality string
 
 // The criticalities.
 const (
-	Standard       Criticality = "standard"       // nothing
-	Conversational Criticality = "conversational" // 4 to 6 hours at low traffic and 24 hours at medium traffic
-	SafetyCritical Criticality = "safety-critical"
+	Standard       Criticality = "standard"        // nothing
+	Conversational Criticality = "conversational"  // at least 4 to 6 hours at low traffic and 24 hours at medium traffic
+	SafetyCritical Criticality = "safety-critical" // a full week in all
 )
 
-// MediumTraffic is how many canary requests a second are medium traffic; fewer are low. A day of them, 170,000, is what it takes to show that
-// 1 % errors have not become 1.1 %, with a margin for what peeking and clumps cost.
-const MediumTraffic = 2.0
+// MediumWeight is the canary's share from which its traffic is medium, in basis points; below it is low. Stages that only a few users should
+// notice lie below, those that show what most users would get above.
+const MediumWeight = 2000
 
 // What is expected of durations.
 const (
@@ -153,29 +153,27 @@ func (p *planner) warnDurations() {
 	}
 }
 
-// warnConversational wants time for conversations to end at low traffic, and a whole day at medium traffic. Where no stage has the one or the other
-// there is nothing to want of it.
+// warnConversational wants time for conversations to end while few users have the canary, and a whole day, with its night, while many do. Stages
+// that stand next to each other count together; a bake has nothing to compare with.
 func (p *planner) warnConversational() {
-	var low, medium float64
-	lowThere, mediumThere := false, false
-	for i, l := range p.legs {
-		lasts := p.Stages[i].Duration.Seconds()
+	var low, medium time.Duration
+	for _, s := range p.Stages {
 		switch {
-		case l.rate < MediumTraffic:
-			low, lowThere = low+lasts, true
-		default:
-			medium, mediumThere = medium+lasts, true
+		case s.Weight < MediumWeight:
+			low += s.Duration
+		case s.Weight < whole:
+			medium += s.Duration
 		}
 	}
+	const most = 100.0 * MediumWeight / whole
 	switch {
-	case !lowThere:
-	case low < lowLeast.Seconds():
-		p.warn("conversational: %s at low traffic (below %g canary requests/s), want at least 4 to 6 h: conversations have to end before they count", Say(low), MediumTraffic)
-	case low < lowWanted.Seconds():
-		p.warn("conversational: %s at low traffic (below %g canary requests/s) is enough if conversations end within the hour, 6 h are safer", Say(low), MediumTraffic)
+	case low < lowLeast:
+		p.warn("conversational: %s at low traffic (stages below %g %%), want at least 4 to 6 h: conversations have to end before they count", Say(low.Seconds()), most)
+	case low < lowWanted:
+		p.warn("conversational: %s at low traffic (stages below %g %%) will do if conversations end within the hour; 6 h are safer", Say(low.Seconds()), most)
 	}
-	if mediumThere && medium < mediumLeast.Seconds() {
-		p.warn("conversational: %s at medium traffic (from %g canary requests/s), want 24 h: every hour of the day once", Say(medium), MediumTraffic)
+	if medium < mediumLeast {
+		p.warn("conversational: %s at medium traffic (stages from %g %%), want 24 h: every hour of the day once", Say(medium.Seconds()), most)
 	}
 }
 

@@ -53,6 +53,8 @@ type Plan struct {
 	Catches   []Catch  `json:"catches"` // of the rollout as a whole, one per metric and kind of limit
 	// Alpha bounds the chance that the tests ever take back a canary that keeps its limits; 0 where nothing is tested.
 	Alpha float64 `json:"false_rollback_at_most"`
+	// Floor is what rates may be worse in absolute terms, on top of their limits relative to stable.
+	Floor float64 `json:"floor"`
 	Rules []Rule  `json:"rules,omitempty"`
 	// Threshold is the chance that identical versions break a raw threshold at least once, simulated. Nil where the method is not the raw rule.
 	Threshold *float64 `json:"threshold_false_rollback,omitempty"`
@@ -121,8 +123,8 @@ type Rule struct {
 	Requests float64  `json:"requests"` // trials of the canary that it looks at
 	Rate     *float64 `json:"rate"`     // stable's own events per trial; nil: not known
 	Chance   *float64 `json:"chance"`   // that a canary like stable breaks it; nil: not known
-	// Tolerable is the rate of a canary that breaks it with a chance of 1 %.
-	Tolerable float64 `json:"tolerable_rate"`
+	// Tolerable is the rate of a canary that breaks it with a chance of 1 %; nil without requests.
+	Tolerable *float64 `json:"tolerable_rate"`
 }
 
 // For foretells a rollout under a traffic. Errors say what can't be planned for, and what is allowed.

@@ -56,23 +56,9 @@ func newPlanner(r Rollout, t Traffic) (*planner, error) {
 	if err := r.validate(t); err != nil {
 		return nil, err
 	}
-	p := &planner{Rollout: r, rps: t.RPS, subjects: map[string]subject{}, out: &Plan{RPS: t.RPS}}
-	for _, m := range r.Config.Metrics {
-		base, given := t.Metrics[m.Name]
-		if !given {
-			base = DefaultBase(m)
-		}
-		if m.Kind == analysis.Value || m.Name == analysis.TotalRequests {
-			continue
-		}
-		if err := base.Validate(m); err != nil {
-			return nil, err
-		}
-		s := subject{Metric: m, Base: base, phi: max(1, r.Config.Overdispersion[m.Name])}
-		p.subjects[m.Name] = s
-		p.out.Metrics = append(p.out.Metrics, Metric{
-			Name: m.Name, Value: some(base.Value), Spread: base.Spread, Share: base.share(), Phi: s.phi, Assumed: base.Assumed,
-		})
+	p := &planner{Rollout: r, rps: t.RPS, subjects: map[string]subject{}, out: &Plan{RPS: t.RPS, Floor: r.Config.Floor}}
+	if err := p.ask(t.Metrics); err != nil {
+		return nil, err
 	}
 	tested, err := r.Config.Tested()
 	if err != nil {
@@ -88,7 +74,42 @@ func newPlanner(r Rollout, t Traffic) (*planner, error) {
 		p.probes = append(p.probes, probe{Tested: c, subject: s, limit: limit, known: known})
 	}
 	p.settle = p.settles()
+	p.tellBases()
 	return p, nil
+}
+
+// ask takes what is said of the metrics, and assumes the rest.
+func (p *planner) ask(said map[string]Base) error {
+	for _, m := range p.Config.Metrics {
+		if m.Kind == analysis.Value || m.Name == analysis.TotalRequests {
+			continue
+		}
+		base, given := said[m.Name]
+		if !given {
+			base = DefaultBase(m)
+		}
+		if err := base.Validate(m); err != nil {
+			return err
+		}
+		p.subjects[m.Name] = subject{Metric: m, Base: base, phi: max(1, p.Config.Overdispersion[m.Name])}
+	}
+	return nil
+}
+
+// tellBases says what was taken for granted. Nothing is assumed of events that are only counted: rules say what they would take.
+func (p *planner) tellBases() {
+	for _, m := range p.Config.Metrics {
+		s, ok := p.subjects[m.Name]
+		if !ok {
+			continue
+		}
+		out := Metric{Name: m.Name, Value: some(s.Value), Spread: s.Spread, Share: s.share(), Phi: s.phi, Assumed: s.Assumed}
+		tested := slices.ContainsFunc(p.probes, func(c probe) bool { return c.Metric.Name == m.Name })
+		if m.Kind == analysis.Count && s.Assumed && !tested {
+			out.Value, out.Assumed = nil, false
+		}
+		p.out.Metrics = append(p.out.Metrics, out)
+	}
 }
 
 // mostSettle is the longest that a canary settles by itself.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 
@@ -12,15 +13,14 @@ import (
 // tolerable is the chance at which a rule's rate is called tolerable.
 const tolerable = 0.01
 
-// rules says what rules on counted events do to a canary like stable.
+// rules says what rules on counted events do to a canary like stable. Of rules that allow the same, the one that looks at most requests counts.
 func (p *planner) rules() {
-	seen := map[string]bool{}
+	at := map[string]int{}
 	for _, c := range p.Config.Checks {
 		s, known := p.subjects[c.Check.Metric]
-		if !known || !c.Check.IsRule(s.Metric) || seen[c.Check.Text] {
+		if !known || !c.Check.IsRule(s.Metric) {
 			continue
 		}
-		seen[c.Check.Text] = true
 		r := Rule{Check: c.Check.Text, Metric: s.Name}
 		for _, l := range p.legs { // events count from the rollout's start, whenever the rule is asked
 			r.Requests += l.rate * l.lasts * s.share()
@@ -32,8 +32,16 @@ func (p *planner) rules() {
 		if !s.Assumed {
 			r.Rate, r.Chance = some(s.Value), some(breaks(s.Value*r.Requests, allowed))
 		}
-		r.Tolerable = tolerableRate(r.Requests, allowed)
-		p.out.Rules = append(p.out.Rules, r)
+		r.Tolerable = some(tolerableRate(r.Requests, allowed))
+		key := fmt.Sprintf("%s|%g", s.Name, allowed)
+		i, there := at[key]
+		switch {
+		case !there:
+			at[key] = len(p.out.Rules)
+			p.out.Rules = append(p.out.Rules, r)
+		case r.Requests > p.out.Rules[i].Requests:
+			p.out.Rules[i] = r
+		}
 	}
 }
 

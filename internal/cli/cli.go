@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
+
+	"github.com/aviary-rollouts/aviary/analysis"
 )
 
 // Exit codes of the command line.
@@ -41,6 +43,8 @@ type Process struct {
 	Dial func(ctx context.Context, options client.Options) (Temporal, error)
 	// Past reads a version's past from a metrics source, and says what it read. Nil: there is no source.
 	Past func(ctx context.Context, q PastQuery) (*History, string, error)
+	// Present reads what two versions do now, poll by poll, and says what it read. Nil: there is no source.
+	Present func(ctx context.Context, q PresentQuery) ([]analysis.Poll, string, error)
 }
 
 // Run carries out one command and returns the exit code. When ctx is done it stops soon; a rollout that it watched goes on.
@@ -93,6 +97,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.asks()...)
 	root.AddCommand(a.lint(), a.render(), a.version())
 	root.AddCommand(a.calibrate())
+	root.AddCommand(a.plan())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }
