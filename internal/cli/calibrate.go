@@ -107,9 +107,13 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 	if err != nil {
 		return err
 	}
-	result, err := calibration.Calibrate(history, calibrated(spec, cfg), calibration.Options{Replays: c.replays, Seed: c.seed})
+	result, err := calibration.Calibrate(history, replayed(spec, cfg), calibration.Options{Replays: c.replays, Seed: c.seed})
 	if err != nil {
 		return fmt.Errorf("calibrate %s: %w", file, err)
+	}
+	foretold, err := foretell(spec, cfg, result)
+	if err != nil {
+		return err
 	}
 	fragment, err := fragmentOf(result)
 	if err != nil {
@@ -120,8 +124,8 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 			return fmt.Errorf("write the settings: %w", err)
 		}
 	}
-	return a.emit(result, func() {
-		a.say("%s", strings.Join(a.screen().calibration(spec, c.versionOf(spec), read, result), "\n"))
+	return a.emit(calibrated{result, foretold}, func() {
+		a.say("%s", strings.Join(append(a.screen().calibration(spec, c.versionOf(spec), read, result), a.screen().foretold(foretold)...), "\n"))
 		if c.out != "" {
 			a.say("\nThe settings are in %s.", c.out)
 		} else {
@@ -130,8 +134,8 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 	})
 }
 
-// calibrated is the rollout as calibration knows it.
-func calibrated(spec rollout.Spec, cfg analysis.Config) calibration.Rollout {
+// replayed is the rollout as calibration knows it.
+func replayed(spec rollout.Spec, cfg analysis.Config) calibration.Rollout {
 	r := calibration.Rollout{Config: cfg}
 	for _, s := range spec.Stages {
 		r.Stages = append(r.Stages, calibration.Stage{Name: s.Name, Weight: int(s.Weight), Duration: s.Duration.Std(), MinRequests: s.MinRequests})

@@ -72,7 +72,7 @@ func TestCalibrateFromAFile(t *testing.T) {
 	if got.code != ExitDone || got.err != "" {
 		t.Fatalf("exit code %d: %s", got.code, got.err)
 	}
-	has(t, "stdout", got.out, "support-agent v41, 2d from 2026-03-01", "of 2 instances", "error_rate", "raw threshold rule", "×1.2", "×5", "The settings are in")
+	has(t, "stdout", got.out, "support-agent v41, 2d from 2026-03-01", "of 2 instances", "error_rate", "raw threshold rule", "×1.2", "×5", "With these settings the rollout can", "The settings are in")
 	for _, line := range strings.Split(got.out, "\n") {
 		if width(line) > reportWidth && !strings.HasPrefix(line, "The settings are in") {
 			t.Errorf("%d columns: %s", width(line), line)
@@ -96,11 +96,11 @@ func TestCalibrateAsJSON(t *testing.T) {
 	t.Parallel()
 	_, in := workshop(t)
 	got := command(t.Context(), &fake{}, &script{now: noon}, nil, "calibrate", in("rollout.yaml"), "--csv", in("polls.csv"), "-o", "json")
-	var result calibration.Result
+	var result calibrated
 	if err := json.Unmarshal([]byte(got.out), &result); err != nil || got.code != ExitDone {
 		t.Fatalf("exit code %d, %v: %s", got.code, err, got.err)
 	}
-	if result.Units != 2 || len(result.Metrics) != 2 || len(result.Promises) != 4 || result.Replays.Count != 100 {
+	if result.Units != 2 || len(result.Metrics) != 2 || len(result.Promises) != 4 || result.Replays.Count != 100 || result.Plan == nil || len(result.Plan.Stages) != 2 {
 		t.Errorf("result %+v", result)
 	}
 }
