@@ -76,6 +76,9 @@ func sentence(report analysis.Report, config analysis.Config) string {
 	}
 	var b strings.Builder
 	b.WriteString(f.Check + " violated")
+	if f.Lately {
+		b.WriteString(" lately")
+	}
 	kind := analysis.Value
 	if i := slices.IndexFunc(config.Metrics, func(m analysis.Metric) bool { return m.Name == f.Metric }); i >= 0 {
 		kind = config.Metrics[i].Kind

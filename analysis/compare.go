@@ -29,8 +29,19 @@ func (e *Engine) compare(a *asked) comparison {
 	if m.Kind == Count && a.Check.Change == "" {
 		return e.compareCounted(a)
 	}
+	return e.compareTallies(a, e.stableOf(mt), &mt.canary)
+}
+
+// compareLately is compare for the last polls.
+func (e *Engine) compareLately(a *asked) comparison {
+	stable, canary := a.meter.lately.sum(0), a.meter.lately.sum(1)
+	return e.compareTallies(a, &stable, &canary)
+}
+
+func (e *Engine) compareTallies(a *asked, stable, canary *tally) comparison {
+	m, mt := a.meter.metric, a.meter
 	c := comparison{change: math.NaN()}
-	c.stable, c.canary = e.stableOf(mt).estimate(m, mt.bounds), mt.canary.estimate(m, mt.bounds)
+	c.stable, c.canary = stable.estimate(m, mt.bounds), canary.estimate(m, mt.bounds)
 	switch {
 	case !c.canary.ok:
 		c.why = "the canary has reported none in this stage"

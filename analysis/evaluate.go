@@ -13,6 +13,9 @@ func (e *Engine) Evaluate(stage int, minRequests int64) Report {
 	r.Findings = slices.Clone(r.Findings)
 	for i, a := range v.asked {
 		f, c := &r.Findings[i], v.compare(a)
+		if f.Lately {
+			c = v.compareLately(a)
+		}
 		f.Needed = v.needed(a, c, f.Verdict)
 		f.Note = v.note(a, c, *f)
 	}
@@ -104,6 +107,9 @@ func (v *evaluation) finding(a *asked) Finding {
 	}
 	f.Verdict = v.judge(a, c)
 	f.Safety = f.Verdict == Violated && a.Check.isRule(a.meter.metric)
+	if f.Verdict == Violated && a.test != nil && c.ok && c.holds {
+		v.showLately(&f, a)
+	}
 	return f
 }
 
@@ -174,6 +180,19 @@ func (v *evaluation) convicted(a *asked) bool {
 		return v.now.largest == a.test
 	}
 	return a.Role == RolePromotion && v.enough(v.gate.sum) && v.gate.largest == a.test
+}
+
+// showLately shows the last polls in place of the stage, where they are beyond the limit and the stage is not. What was ruled out before the change
+// does not hold any more.
+func (v *evaluation) showLately(f *Finding, a *asked) {
+	c := v.compareLately(a)
+	if !c.ok || c.holds {
+		return
+	}
+	stable, canary := a.meter.lately.sum(0), a.meter.lately.sum(1)
+	f.Lately, f.Upper = true, math.NaN()
+	f.StableN, f.StableX, f.CanaryN, f.CanaryX = stable.n, stable.x, canary.n, canary.x
+	f.StableEstimate, f.CanaryEstimate, f.Change = orNaN(c.stable), orNaN(c.canary), c.change
 }
 
 // interval is that of the ladder of the same change.

@@ -10,7 +10,11 @@ func (v *evaluation) note(a *asked, c comparison, f Finding) string {
 	if f.Verdict == NoData {
 		return fmt.Sprintf("No data: %s.", c.why)
 	}
-	return sayNumbers(a, c) + "; " + v.sayVerdict(a, c, f) + "."
+	lately := ""
+	if f.Lately {
+		lately = "Lately: "
+	}
+	return lately + sayNumbers(a, c) + "; " + v.sayVerdict(a, c, f) + "."
 }
 
 // sayNumbers says what was measured.

@@ -49,6 +49,9 @@ type Finding struct {
 	Verdict Verdict
 	Safety  bool // a rule on counted events, and it fired
 
+	// Lately is whether the numbers are of the last polls only, because the change began in a stage whose own numbers don't show it.
+	Lately bool
+
 	// What was counted: trials and events of ratios and counts, observations and sum of means, observations of quantiles.
 	// Of the stage, but of the whole rollout for rules on counted events.
 	StableN, StableX, CanaryN, CanaryX float64

@@ -3,6 +3,7 @@ package analysis
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -367,5 +368,33 @@ func TestPromotionIsAskedAtTheGate(t *testing.T) {
 		if r.Verdict != Met || r.Gate != Violated || r.Blame != "task_completion_regression < 0.02" || r.Findings[1].Verdict != Violated {
 			t.Errorf("%s: %s, %s at the gate, blame %q, %s", method, r.Verdict, r.Gate, r.Blame, r.Findings[1].Verdict)
 		}
+	}
+}
+
+// What convicts a canary that was good for days is shown, not the days.
+func TestLateRegressionShowsTheLastPolls(t *testing.T) {
+	t.Parallel()
+	e := engine(t, settings(Sequential, checks(t, RoleGuard, EveryStage, "error_rate_increase <= 0.10")...))
+	e.BeginStage(0, 2000)
+	w := &world{r: rand.New(rand.NewPCG(12, 1)), perPoll: 500, stableP: 0.01, canaryP: 0.01}
+	for range 6000 {
+		e.Observe(w.poll(2000))
+	}
+	if f := e.Evaluate(0, 1).Findings[0]; f.Lately || f.Verdict != Met {
+		t.Fatalf("before the regression: %+v", f)
+	}
+	w.canaryP = 0.02
+	for range 1000 {
+		e.Observe(w.poll(2000))
+		if e.Peek(0, 1).Verdict == Violated {
+			break
+		}
+	}
+	f := e.Evaluate(0, 1).Findings[0]
+	if f.Verdict != Violated || !f.Lately || !(f.Change > 0.3) || f.Upper <= f.Limit || f.CanaryN > 2*latelyBlock*150 {
+		t.Errorf("after the regression: %+v", f)
+	}
+	if !strings.HasPrefix(f.Note, "Lately: ") {
+		t.Errorf("the note is %q", f.Note)
 	}
 }

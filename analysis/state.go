@@ -42,6 +42,7 @@ type meterState struct {
 	Trials    float64     `json:"trials,omitempty"` // the canary's, of the whole rollout
 	Events    float64     `json:"events,omitempty"`
 	Past      *[2]float64 `json:"past,omitempty"`   // what stable did before: n and x
+	Lately    []float64   `json:"lately,omitempty"` // n and x of stable and canary, the block before and now; polls
 	Before    counts      `json:"before,omitempty"` // the reference
 	Now       counts      `json:"now,omitempty"`
 	Polls     int         `json:"polls,omitempty"`

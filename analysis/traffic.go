@@ -72,9 +72,10 @@ func (t *traffic) observe(p Poll) {
 			}
 			e += math.Exp(t.logS[on][g])
 		}
-		if e >= 2/trafficLevel {
-			t.off = true
-		}
+		t.off = t.off || e >= 2/trafficLevel
+	}
+	if n := t.units.Stable + t.units.Canary; t.off && n > leastUnits { // what led to it is soon outweighed by what comes
+		t.units.Stable, t.units.Canary = t.units.Stable*leastUnits/n, t.units.Canary*leastUnits/n
 	}
 }
 
