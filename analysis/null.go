@@ -59,7 +59,11 @@ func (h *hypothesis) null() Null {
 	if h.meter.metric.Kind == Mean {
 		return Null{A: h.mean.a, B: h.mean.b, AtLeast: h.mean.sign < 0}
 	}
-	return Null{A: h.rate.a, B: h.rate.b, Failures: h.failures, Counted: h.rate.counted, Scale: h.scale, Threshold: h.limit}
+	n := Null{A: h.rate.a, B: h.rate.b, Failures: h.failures, Counted: h.rate.counted, Scale: h.scale}
+	if h.meter.metric.Kind == Quantile && h.scale == 0 {
+		n.Threshold = h.limit
+	}
+	return n
 }
 
 // Rung is the change that a check on a ladder has to have ruled out, or less, before a stage is passed, where stable's value of the metric is known:
