@@ -96,6 +96,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.start(), a.list(), a.status(), a.watch(), a.decisions())
 	root.AddCommand(a.asks()...)
 	root.AddCommand(a.lint(), a.render(), a.version())
+	root.AddCommand(a.simulate())
 	root.AddCommand(a.calibrate())
 	root.AddCommand(a.plan())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/aviary-rollouts/aviary/analysis"
 	"github.com/aviary-rollouts/aviary/config"
 	"github.com/aviary-rollouts/aviary/internal/simulate"
 	"github.com/aviary-rollouts/aviary/internal/world"
@@ -61,9 +62,9 @@ type simulated struct {
 	World     []string           `json:"world"`
 	Ended     bool               `json:"ended"` // else it waits for a human
 	Status    rollout.Status     `json:"status"`
-	Took      rollout.Duration   `json:"took"`                    // from the start to the end
-	Delay     *rollout.Duration  `json:"delay,omitempty"`         // from the first regression to the rollback
-	Excess    map[string]float64 `json:"excess,omitempty"`        // bad outcomes on the canary beyond those of stable
+	Took      rollout.Duration   `json:"took"`             // from the start to the end
+	Delay     *rollout.Duration  `json:"delay,omitempty"`  // from the first regression to the rollback
+	Excess    map[string]float64 `json:"excess,omitempty"` // bad outcomes on the canary beyond those of stable
 	Decisions []rollout.Decision `json:"decisions"`
 }
 
@@ -90,7 +91,7 @@ func (a *app) runSimulate(ctx context.Context, file string, how simulating) erro
 		all = append(all, simulatedOf(o, out))
 	}
 	if how.runs > 1 {
-		return a.emit(all, func() { a.saySpread(spec, o, all) })
+		return a.emit(all, func() { a.saySpread(spec, all) })
 	}
 	if err := a.emit(all[0], func() { a.saySimulated(spec, o, all[0]) }); err != nil {
 		return err
@@ -119,7 +120,9 @@ func simulatedOf(o simulate.Options, out simulate.Outcome) simulated {
 	}
 	s.Took = rollout.Duration(end.Sub(o.Start))
 	for _, h := range out.Harm {
-		s.Excess[h.Metric] = math.Round(h.Excess)
+		if isWorse(o.World, h.Metric) { // of the others the difference is chance
+			s.Excess[h.Metric] = math.Round(h.Excess)
+		}
 	}
 	for _, d := range out.Decisions {
 		if from, any := firstRegression(o.World); any && d.Kind == rollout.DecideRollback && !d.At.Before(o.Start.Add(from)) {
@@ -129,6 +132,12 @@ func simulatedOf(o simulate.Options, out simulate.Outcome) simulated {
 		}
 	}
 	return s
+}
+
+// isWorse reports whether a world makes a metric worse, or better, on the canary alone.
+func isWorse(w world.World, metric string) bool {
+	return slices.ContainsFunc(w.Regressions, func(r world.Regression) bool { return r.Metric == metric }) ||
+		slices.ContainsFunc(w.Incidents, func(i world.Incident) bool { return i.Metric == metric && i.Arm == world.Canary })
 }
 
 func firstRegression(w world.World) (time.Duration, bool) {
@@ -147,7 +156,11 @@ func describe(o simulate.Options) []string {
 	}
 	lines := []string{traffic}
 	for _, m := range w.Metrics {
-		lines = append(lines, fmt.Sprintf("%s %s", m.Name, number(m.Base)))
+		median := ""
+		if m.Kind == analysis.Quantile {
+			median = " around a median of"
+		}
+		lines = append(lines, fmt.Sprintf("%s%s %s", m.Name, median, number(m.Base)))
 	}
 	for _, r := range w.Regressions {
 		lines = append(lines, fmt.Sprintf("canary: %s %s from %s on", badly(r.Metric), times(r.Factor), span(r.From)))
@@ -194,7 +207,9 @@ func (a *app) saySimulated(spec rollout.Spec, o simulate.Options, s simulated) {
 		}
 	}
 	a.say("")
-	a.say("%s", simulatedEnd(s))
+	for _, line := range wrap(simulatedEnd(s), screen.columns()) {
+		a.say("%s", line)
+	}
 }
 
 // simulatedEnd is how a run ended and what it cost, in a sentence or two.
@@ -207,15 +222,9 @@ func simulatedEnd(s simulated) string {
 		out += fmt.Sprintf(", %s after the regression began", span(s.Delay.Std()))
 	}
 	out += "."
-	if s.Status.Phase != rollout.Promoted {
-		var cost []string
-		for _, name := range slices.Sorted(maps.Keys(s.Excess)) {
-			if n := s.Excess[name]; n >= 1 {
-				cost = append(cost, fmt.Sprintf("%.0f more bad %s", n, name))
-			}
-		}
-		if len(cost) > 0 {
-			out += " The canary's users had about " + strings.Join(cost, ", ") + " than stable's would have."
+	for _, name := range slices.Sorted(maps.Keys(s.Excess)) {
+		if n := s.Excess[name]; n >= 1 {
+			out += fmt.Sprintf(" It cost about %.0f bad outcomes of %s that stable would not have had.", n, name)
 		}
 	}
 	return clean(out)
@@ -244,7 +253,7 @@ func since(d time.Duration) string {
 }
 
 // saySpread writes how often many runs ended how.
-func (a *app) saySpread(spec rollout.Spec, o simulate.Options, all []simulated) {
+func (a *app) saySpread(spec rollout.Spec, all []simulated) {
 	a.say("%s: %s → %s on made-up worlds, %d runs from seed %d", spec.Agent, spec.Stable, spec.Canary, len(all), all[0].Seed)
 	for _, line := range wrap(strings.Join(all[0].World, ", "), a.screen().columns()-2) {
 		a.say("  %s", line)

@@ -16,7 +16,7 @@ import (
 
 // Scenario is a world as people write it.
 type Scenario struct {
-	RPS         float64  // 0: 10
+	RPS         float64  // of both versions together, above 0
 	Diurnal     float64  // 0 to 1
 	Bases       []string // METRIC=NUMBER
 	Regressions []string // METRIC=CHANGE[@WHEN]
@@ -46,10 +46,7 @@ func (sc Scenario) Options(spec rollout.Spec) (Options, error) {
 		return Options{}, err
 	}
 	r := reader{world: &w, spec: spec}
-	w.Diurnal = sc.Diurnal
-	if sc.RPS != 0 {
-		w.RPS = sc.RPS
-	}
+	w.RPS, w.Diurnal = sc.RPS, sc.Diurnal
 	if !(w.RPS > 0 && w.RPS <= mostRPS) {
 		r.wrong("--rps", "%g: want requests a second above 0 and up to %g", sc.RPS, float64(mostRPS))
 	}
@@ -208,9 +205,8 @@ func (r *reader) change(where, text, form string) (*world.Metric, float64, bool)
 	case percent:
 		factor = 1 + x/100
 	case !times && m.Base == 0:
-		// No factor makes something of nothing: stable gets the least rate that can be multiplied.
-		m.Base = least
-		factor = x / least
+		// No factor makes something of nothing: stable gets a rate that is as good as none.
+		m.Base, factor = x/outOfNothing, outOfNothing
 	case !times && m.Kind == analysis.Ratio && m.Better == analysis.Higher:
 		factor = (1 - x) / (1 - m.Base)
 	case !times:
@@ -223,8 +219,8 @@ func (r *reader) change(where, text, form string) (*world.Metric, float64, bool)
 	return m, factor, true
 }
 
-// least is a rate that is as good as none: one in a million million.
-const least = 1e-12
+// outOfNothing is the factor that makes a rate out of none.
+const outOfNothing = 1e6
 
 func (r *reader) signal(text string) Signal {
 	name, when, found := strings.Cut(text, "@")

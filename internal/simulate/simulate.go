@@ -244,7 +244,7 @@ func (s *simulation) waiting(status rollout.Status) bool {
 			s.env.SignalWorkflow(string(rollout.SignalApprove), nil)
 		}
 		return false
-	case s.comes(status):
+	case s.comes():
 		return false
 	}
 	if s.waits++; s.waits < settled {
@@ -257,7 +257,7 @@ func (s *simulation) waiting(status rollout.Status) bool {
 }
 
 // comes reports whether a human has still something to say.
-func (s *simulation) comes(status rollout.Status) bool {
+func (s *simulation) comes() bool {
 	now := s.Now()
 	for _, signal := range s.o.Signals {
 		if s.o.Start.Add(signal.At).After(now) {

@@ -29,7 +29,7 @@ type source struct {
 
 func newSource(w *world.World, seed uint64, start time.Time, p *plane, now func() time.Time) *source {
 	dice := rand.NewPCG(seed, 0)
-	return &source{plane: p, now: now, start: start, seed: seed, dice: dice, stream: w.Stream(rand.New(dice))}
+	return &source{plane: p, now: now, start: start, seed: seed, dice: dice, stream: w.Stream(rand.New(dice))} //nolint:gosec // made-up traffic
 }
 
 // position is up to when the source has been read, in time since the start.
