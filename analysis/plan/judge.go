@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -63,7 +64,9 @@ func (p *planner) judge() {
 		p.out.Alpha = p.Config.Alpha
 	}
 	for _, c := range p.out.Catches {
-		p.judgeCatch(c)
+		if !p.fenced(c) {
+			p.judgeCatch(c)
+		}
 	}
 	switch {
 	case p.out.Threshold != nil:
@@ -78,6 +81,13 @@ func (p *planner) judge() {
 	p.warnUnknown()
 	p.warnHeld()
 	p.warnDurations()
+}
+
+// fenced reports whether another kind of limit on the same metric is broken sooner: that one is to catch what there is.
+func (p *planner) fenced(c Catch) bool {
+	return slices.ContainsFunc(p.out.Catches, func(o Catch) bool {
+		return o.Metric == c.Metric && o.Limit != nil && (c.Limit == nil || *o.Limit < *c.Limit)
+	})
 }
 
 // judgeCatch wants a regression of a size that matters to be caught with a good chance.

@@ -27,12 +27,12 @@ func (s Screen) plan(spec rollout.Spec, p *plan.Plan) []string {
 	for _, w := range p.Warnings {
 		lines = append(lines, s.bullet("! ", w)...)
 	}
-	lines = append(lines, "", s.paint(bold, "Stages"))
+	lines = append(lines, "", s.paint(bold, "Stages (requests: the canary's; held: canaries like stable, by chance)"))
 	lines = append(lines, s.stages(p)...)
 	if len(p.Catches) > 0 {
 		lines = append(lines, "", s.paint(bold, "A regression from the start: caught after (half of the times), and in all"))
 		lines = append(lines, s.catches(p)...)
-		lines = append(lines, "", s.paint(bold, "By stage: what it rules out, how soon it catches what sets in as it begins"))
+		lines = append(lines, "", s.paint(bold, "By stage: what it excludes, how soon it catches what sets in as it begins"))
 		lines = append(lines, s.legs(p)...)
 		lines = append(lines, s.bullet("", footnote(p))...)
 	}
@@ -48,7 +48,7 @@ func (s Screen) plan(spec rollout.Spec, p *plan.Plan) []string {
 
 // footnote explains the table of the stages.
 func footnote(p *plan.Plan) string {
-	out := "In brackets: longer than the stage takes. *: asked at the stage's end."
+	out := "In brackets: longer than the stage takes. *: asked at the stage's end. Excludes: a change of this much is shown not to be there."
 	if p.Floor > 0 {
 		out += fmt.Sprintf(" Rates relative to stable may be %s worse on top (floor).", number(p.Floor))
 	}
@@ -100,14 +100,14 @@ func summary(p *plan.Plan) string {
 
 // stages is a line per stage.
 func (s Screen) stages(p *plan.Plan) []string {
-	rows := [][]string{{"stage", "weight", "takes", "canary requests", "held by chance", "as long as"}}
+	rows := [][]string{{"stage", "weight", "takes", "requests", "held", "as long as"}}
 	inks := []ink{dim}
 	for _, l := range p.Stages {
 		because := l.Because
 		if because == "duration" {
 			because = ""
 		}
-		rows = append(rows, []string{cut(l.Name, 16), rollout.Weight(l.Weight).String(), lasts(l.Takes), number(math.Round(l.Requests)), rough(l.Held), cut(because, 18)})
+		rows = append(rows, []string{cut(l.Name, 16), rollout.Weight(l.Weight).String(), lasts(l.Takes), number(math.Round(l.Requests)), rough(l.Held), cut(because, 26)})
 		inks = append(inks, plain)
 	}
 	lines, _ := s.table(rows, inks)
@@ -128,12 +128,12 @@ func rough(x float64) string {
 }
 
 // mostSpan is the longest time that is written down.
-const mostSpan = 1000 * 24 * time.Hour
+const mostSpan = 999 * 24 * time.Hour
 
 // lasts is a time in seconds.
 func lasts(seconds float64) string {
 	if seconds > mostSpan.Seconds() {
-		return ">1000d"
+		return ">999d"
 	}
 	d := inSeconds(seconds)
 	switch {
@@ -153,7 +153,7 @@ func lasts(seconds float64) string {
 
 // catches is a line per metric and kind of limit, a column per factor.
 func (s Screen) catches(p *plan.Plan) []string {
-	head := []string{"metric", "80% from"}
+	head := []string{"metric", "80% at"}
 	for _, f := range plan.Factors {
 		head = append(head, "×"+number(f))
 	}
@@ -161,7 +161,7 @@ func (s Screen) catches(p *plan.Plan) []string {
 	for _, c := range p.Catches {
 		row := []string{c.Metric, absent}
 		if !c.Relative {
-			row[0] += " (own)"
+			row[0] = cut(row[0], 18) + " (own)"
 		}
 		if c.Smallest != nil {
 			row[1] = "×" + number(*c.Smallest)
@@ -190,7 +190,7 @@ func caughtIn(sp plan.Speed) string {
 
 // legs is a block per stage, a line per check.
 func (s Screen) legs(p *plan.Plan) []string {
-	head := []string{"", "rules out"}
+	head := []string{"", "excludes"}
 	for _, f := range plan.Factors {
 		head = append(head, "×"+number(f))
 	}
@@ -203,11 +203,11 @@ func (s Screen) legs(p *plan.Plan) []string {
 				continue
 			}
 			tested++
-			name := " " + strings.Replace(c.Check, "task_completion_rate", "task_completion", 1)
+			name := " " + tight.Replace(c.Check)
 			if c.Role == analysis.RolePromotion {
 				name += "*"
 			}
-			row := []string{cut(name, 36), ruledOut(c)}
+			row := []string{cut(name, 34), ruledOut(c)}
 			for _, sp := range c.Speeds {
 				row = append(row, speed(sp, l.Takes))
 			}
@@ -220,6 +220,9 @@ func (s Screen) legs(p *plan.Plan) []string {
 	lines, _ := s.table(rows, inks)
 	return lines
 }
+
+// tight writes a check in few columns.
+var tight = strings.NewReplacer("task_completion_rate", "task_completion", " ", "")
 
 // ruledOut is in the terms of the check: a change, or the metric's own unit.
 func ruledOut(c plan.Seen) string {
