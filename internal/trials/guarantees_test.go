@@ -48,7 +48,7 @@ func TestIdenticalVersions(t *testing.T) {
 	t.Parallel()
 	mine, raw, n := 0, 0, 0
 	for _, rps := range rates {
-		r := runIdentical(few(20, 0), rps)
+		r := runIdentical(few(15, 0), rps)
 		n += r.weeks
 		mine += r.falseRollbacks()
 		raw += within(r.fired[0], week)
@@ -73,7 +73,7 @@ func TestExactlyAtTheLimits(t *testing.T) {
 	rolled, healthy, n := 0, 0, 0
 	proven := map[string]int{}
 	for _, rps := range rates[1:] {
-		all := runBoundary(few(25, 0), rps)
+		all := runBoundary(few(20, 0), rps)
 		n += len(all)
 		rolled += within(rolledBack(all), week)
 		healthy += count(all, func(f found) bool { return f.healthy != never })
@@ -130,7 +130,7 @@ func TestTighteningLimits(t *testing.T) {
 	t.Parallel()
 	rolled, n := 0, 0
 	for _, rps := range rates[1:] {
-		all := runTightening(few(20, 0), rps)
+		all := runTightening(few(15, 0), rps)
 		rolled, n = rolled+within(rolledBack(all), week), n+len(all)
 		t.Logf("%g rps: blamed %s", rps, blamed(all))
 	}
@@ -301,7 +301,7 @@ func TestHeavyTail(t *testing.T) {
 // At the latency limit neither coarse nor fine buckets claim more than they can know.
 func TestBuckets(t *testing.T) {
 	t.Parallel()
-	o := few(0, 20)
+	o := few(0, 15)
 	for _, bounds := range [][]float64{world.CoarseBounds(), world.FineBounds()} {
 		all := runBuckets(o, bounds, 1.3)
 		met := count(all, func(f found) bool { return f.metAt("p95_latency") != never })

@@ -64,7 +64,7 @@ func parse(args []string, errs io.Writer) (settings, error) {
 	flags := flag.NewFlagSet("tables", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	flags.IntVar(&s.Weeks, "weeks", 340, "simulated `weeks` per setting where error rates are measured")
-	flags.IntVar(&s.Runs, "runs", 100, "rollouts per setting elsewhere")
+	flags.IntVar(&s.Runs, "runs", 80, "rollouts per setting elsewhere")
 	flags.Uint64Var(&s.Seed, "seed", 1, "of the random numbers: the same one gives the same tables")
 	flags.IntVar(&s.Workers, "workers", runtime.GOMAXPROCS(0), "that simulate at once")
 	flags.StringVar(&s.only, "only", "", "experiments, with commas between: "+known())
