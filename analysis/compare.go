@@ -32,9 +32,10 @@ func (e *Engine) compare(a *asked) comparison {
 	return e.compareTallies(a, e.stableOf(mt), &mt.canary)
 }
 
-// compareLately is compare for the last polls.
+// compareLately is compare for the polls since the evidence began to rise. There is none for quantiles.
 func (e *Engine) compareLately(a *asked) comparison {
-	stable, canary := a.meter.lately.sum(0), a.meter.lately.sum(1)
+	r := a.test.rise
+	stable, canary := tally{n: r.stable.n, x: r.stable.x}, tally{n: r.canary.n, x: r.canary.x}
 	return e.compareTallies(a, &stable, &canary)
 }
 

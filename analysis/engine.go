@@ -212,7 +212,6 @@ func (e *Engine) count(r Requests) {
 		if mt.usable {
 			mt.stable.add(mt.sample.Stable)
 			mt.canary.add(mt.sample.Canary)
-			mt.lately.add(mt.sample.Stable, mt.sample.Canary)
 		}
 	}
 	for _, a := range e.asked {

@@ -182,14 +182,14 @@ func (v *evaluation) convicted(a *asked) bool {
 	return a.Role == RolePromotion && v.enough(v.gate.sum) && v.gate.largest == a.test
 }
 
-// showLately shows the last polls in place of the stage, where they are beyond the limit and the stage is not. What was ruled out before the change
+// showLately shows the polls since the evidence began to rise in place of the stage, where they are beyond the limit and the stage is not. What was ruled out before the change
 // does not hold any more.
 func (v *evaluation) showLately(f *Finding, a *asked) {
 	c := v.compareLately(a)
 	if !c.ok || c.holds {
 		return
 	}
-	stable, canary := a.meter.lately.sum(0), a.meter.lately.sum(1)
+	stable, canary := a.test.rise.stable, a.test.rise.canary
 	f.Lately, f.Upper = true, math.NaN()
 	f.StableN, f.StableX, f.CanaryN, f.CanaryX = stable.n, stable.x, canary.n, canary.x
 	f.StableEstimate, f.CanaryEstimate, f.Change = orNaN(c.stable), orNaN(c.canary), c.change

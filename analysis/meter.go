@@ -12,7 +12,6 @@ type meter struct {
 	trials    float64 // the canary's, of the whole rollout
 	events    float64 // among them
 	past      past
-	lately    lately
 	reference reference
 	varStable variance
 	varCanary variance
@@ -26,31 +25,6 @@ type meter struct {
 	seenTails tails
 	cut       float64 // and its quantile: the threshold that the poll is judged by
 	cutKnown  bool
-}
-
-// lately is what both versions did in the last polls: in the block that is being filled and the one before. Evidence may come from a change that a
-// long stage's own numbers hardly show. Of kind quantile there is none.
-type lately struct {
-	before, now [2]past // stable, canary
-	polls       int     // in now
-}
-
-const latelyBlock = 180 // polls
-
-func (l *lately) add(stable, canary Counts) {
-	if l.polls >= latelyBlock {
-		l.before, l.now, l.polls = l.now, [2]past{}, 0
-	}
-	for arm, c := range [2]Counts{stable, canary} {
-		l.now[arm].n += c.N
-		l.now[arm].x += c.X
-	}
-	l.polls++
-}
-
-// sum is one version's: 0 for stable, 1 for the canary.
-func (l *lately) sum(arm int) tally {
-	return tally{n: l.before[arm].n + l.now[arm].n, x: l.before[arm].x + l.now[arm].x}
 }
 
 // past is what stable did in the polls before, the older the less.
@@ -217,7 +191,6 @@ func (mt *meter) beginStage(both bool) {
 	}
 	mt.stable.clear()
 	mt.canary.clear()
-	mt.lately = lately{}
 }
 
 // isDuration reports whether the metric's observations are durations of requests, in seconds.

@@ -49,7 +49,7 @@ type Finding struct {
 	Verdict Verdict
 	Safety  bool // a rule on counted events, and it fired
 
-	// Lately is whether the numbers are of the last polls only, because the change began in a stage whose own numbers don't show it.
+	// Lately is whether the numbers are of the polls since the evidence began to rise, because the stage as a whole does not show the change.
 	Lately bool
 
 	// What was counted: trials and events of ratios and counts, observations and sum of means, observations of quantiles.

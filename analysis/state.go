@@ -42,7 +42,6 @@ type meterState struct {
 	Trials    float64     `json:"trials,omitempty"` // the canary's, of the whole rollout
 	Events    float64     `json:"events,omitempty"`
 	Past      *[2]float64 `json:"past,omitempty"`   // what stable did before: n and x
-	Lately    []float64   `json:"lately,omitempty"` // n and x of stable and canary, the block before and now; polls
 	Before    counts      `json:"before,omitempty"` // the reference
 	Now       counts      `json:"now,omitempty"`
 	Polls     int         `json:"polls,omitempty"`
@@ -68,6 +67,7 @@ type testState struct {
 	Worse  mixtureState  `json:"worse"`
 	Within *mixtureState `json:"within,omitempty"`
 	Proven bool          `json:"proven,omitempty"`
+	Rise   floats        `json:"rise,omitempty"` // since the least evidence: n and x of stable and canary, and what it was
 }
 
 type mixtureState struct {
@@ -166,7 +166,7 @@ func (e *Engine) State() (json.RawMessage, error) {
 		s.Metrics[mt.metric.Name] = saved
 	}
 	for _, t := range e.tests {
-		saved := &testState{Worse: t.worse.save(), Proven: t.proven}
+		saved := &testState{Worse: t.worse.save(), Proven: t.proven, Rise: t.rise.save()}
 		if len(t.within.logS) > 0 {
 			within := t.within.save()
 			saved.Within = &within
@@ -296,6 +296,9 @@ func (e *Engine) restoreParts(s state) error {
 
 func (t *test) load(s *testState, version int) error {
 	t.proven = s.Proven
+	if err := t.rise.load(s.Rise); err != nil {
+		return err
+	}
 	if s.Within != nil {
 		if err := t.within.load(*s.Within, version); err != nil {
 			return err

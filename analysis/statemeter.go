@@ -11,7 +11,7 @@ func (mt *meter) save() *meterState {
 		Trials: mt.trials, Events: mt.events,
 		Stable: mt.stable.save(), Canary: mt.canary.save(), Baseline: mt.baseline.save(),
 		Before: mt.reference.before, Now: mt.reference.now, Polls: mt.reference.polls,
-		Past: mt.past.save(), Lately: mt.lately.save(), VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
+		Past: mt.past.save(), VarStable: mt.varStable.save(), VarCanary: mt.varCanary.save(),
 	}
 	if mt.ring != nil {
 		s.Ring = &ringState{Next: mt.ring.next}
@@ -42,9 +42,6 @@ func (mt *meter) load(s *meterState) error {
 	mt.varStable, mt.varCanary = loadVariance(s.VarStable), loadVariance(s.VarCanary)
 	if s.Past != nil {
 		mt.past = past{n: s.Past[0], x: s.Past[1]}
-	}
-	if err := mt.lately.load(s.Lately); err != nil {
-		return err
 	}
 	mt.look()
 	if mt.ring == nil {
@@ -104,31 +101,20 @@ func (p past) save() *[2]float64 {
 	return &[2]float64{p.n, p.x}
 }
 
-func (l *lately) save() []float64 {
-	if l.polls == 0 {
+func (r *rise) save() floats {
+	if r.lowest == 0 {
 		return nil
 	}
-	var out []float64
-	for _, block := range [2][2]past{l.before, l.now} {
-		for _, arm := range block {
-			out = append(out, arm.n, arm.x)
-		}
-	}
-	return append(out, float64(l.polls))
+	return floats{r.stable.n, r.stable.x, r.canary.n, r.canary.x, r.lowest}
 }
 
-func (l *lately) load(s []float64) error {
+func (r *rise) load(s floats) error {
 	if len(s) == 0 {
 		return nil
 	}
-	if len(s) != 9 || s[8] < 1 || s[8] > latelyBlock {
-		return errors.New("its last polls are not there")
+	if len(s) != 5 || !(s[4] > 0) {
+		return errors.New("where its evidence began to rise is not there")
 	}
-	for i, block := range []*[2]past{&l.before, &l.now} {
-		for arm := range block {
-			block[arm] = past{n: s[4*i+2*arm], x: s[4*i+2*arm+1]}
-		}
-	}
-	l.polls = int(s[8])
+	*r = rise{stable: past{n: s[0], x: s[1]}, canary: past{n: s[2], x: s[3]}, lowest: s[4]}
 	return nil
 }

@@ -13,7 +13,24 @@ type test struct {
 	worse  mixture
 	within mixture // without bets where no proof is asked
 	proven bool    // within has reached 1/beta
+	rise   rise
 	value  float64 // of worse, at the last Peek
+}
+
+// rise is what both versions did since the evidence against a limit was least: about since a late regression began, which the numbers of a long
+// stage hardly show.
+type rise struct {
+	stable, canary past    // sums
+	lowest         float64 // evidence; 0 before there is any
+}
+
+func (r *rise) observe(v *view, e float64) {
+	if r.lowest == 0 || e <= r.lowest {
+		*r = rise{lowest: e}
+		return
+	}
+	r.stable = past{n: r.stable.n + v.stable.N, x: r.stable.x + v.stable.X}
+	r.canary = past{n: r.canary.n + v.canary.N, x: r.canary.x + v.canary.X}
 }
 
 // newTest is the test of a check that isTested.
@@ -51,7 +68,9 @@ func (h *hypothesis) log(r *round, bet float64) float64 {
 // observe takes one poll. With capped, evidence against the canary is dropped. It comes before the meter learns from it:
 // thresholds, rates and variances are of the polls before.
 func (t *test) observe(v *view, hazard, beta float64, capped bool, scratch []float64) {
-	t.limit.take(v, &t.worse, firstShare, hazard, capped, scratch)
+	if t.limit.take(v, &t.worse, firstShare, hazard, capped, scratch) {
+		t.rise.observe(v, t.worse.value())
+	}
 	if len(t.within.logS) > 0 && t.opposite.take(v, &t.within, 1, 0, capped, scratch) {
 		t.proven = t.proven || t.within.value() >= 1/beta
 	}
