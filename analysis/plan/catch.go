@@ -46,7 +46,7 @@ func leastFactor(does func(float64) bool) float64 {
 
 // ofGroup are the probes of a group that are asked in a stage, or at its end.
 func (p *planner) ofGroup(group string, stage int) []probe {
-	return slices.DeleteFunc(p.inForce(stage, true), func(c probe) bool { return c.group() != group })
+	return slices.DeleteFunc(p.inForce(stage), func(c probe) bool { return c.group() != group })
 }
 
 // isBeyond reports whether a factor is beyond a limit of a group in any stage, however little there is to see of it.

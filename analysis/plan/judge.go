@@ -111,7 +111,7 @@ func (p *planner) judgeCatch(c Catch) {
 // warnStable warns of limits that stable itself does not keep.
 func (p *planner) warnStable() {
 	for i := range p.Stages {
-		for _, c := range p.inForce(i, true) {
+		for _, c := range p.inForce(i) {
 			a, _ := c.subject.against(c.limit, 1, 1)
 			if a.mean > 0 && (i == 0 || c.Stage == i) {
 				p.warn("%s: stable itself is beyond it, so a canary like stable is taken back", c.Check.Text)

@@ -142,11 +142,11 @@ func (p *planner) begin(i int) leg {
 // compared are the canary requests of a leg that are compared, after so many seconds.
 func (p *planner) compared(l leg, after float64) float64 { return l.rate * max(0, after-p.settle) }
 
-// inForce are the probes of a stage, or of its end with its promotion checks, each limit once.
-func (p *planner) inForce(stage int, promotion bool) []probe {
+// inForce are the probes of a stage and of its end, each limit once.
+func (p *planner) inForce(stage int) []probe {
 	var out []probe
 	for _, c := range p.probes {
-		if !c.known || (c.Stage != analysis.EveryStage && c.Stage != stage) || (c.Role == analysis.RolePromotion && !promotion) {
+		if !c.known || (c.Stage != analysis.EveryStage && c.Stage != stage) {
 			continue
 		}
 		same := func(o probe) bool { return o.group() == c.group() && o.limit == c.limit }
@@ -185,7 +185,7 @@ func (c probe) allows() float64 {
 // watches are the probes of a stage that nothing tighter stands beside: those that catch a regression first. A promotion check stands apart, since it
 // waits for the end.
 func (p *planner) watches(stage int) []probe {
-	all := p.inForce(stage, true)
+	all := p.inForce(stage)
 	return slices.DeleteFunc(slices.Clone(all), func(c probe) bool {
 		return slices.ContainsFunc(all, func(o probe) bool {
 			waits := o.Role == analysis.RolePromotion && c.Role != analysis.RolePromotion

@@ -130,21 +130,25 @@ func (p *planner) fails(rng *rand.Rand, l leg, raw []probe) bool {
 	s := p.Stages[l.index]
 	looks := int(min(thresholdLooks, max(1, l.lasts/p.Interval.Seconds())))
 	step := l.lasts / float64(looks)
-	drawn := map[string]*walker{}
+	var walkers []*walker // in order: chance is drawn for one after the other
+	of := map[string]*walker{}
+	for _, c := range raw {
+		if of[c.Metric.Name] == nil {
+			of[c.Metric.Name] = &walker{subject: c.subject}
+			walkers = append(walkers, of[c.Metric.Name])
+		}
+	}
+	n := l.rate * step
 	for k := 1; k <= looks; k++ {
-		n := l.rate * step
-		for _, w := range drawn {
+		for _, w := range walkers {
 			w.step(rng, n, n*l.ratio)
 		}
+		if n*float64(k) < float64(s.MinRequests) {
+			continue
+		}
 		for _, c := range raw {
-			w := drawn[c.Metric.Name]
-			if w == nil {
-				w = &walker{subject: c.subject}
-				w.step(rng, n*float64(k), n*float64(k)*l.ratio)
-				drawn[c.Metric.Name] = w
-			}
 			asked := (c.Stage == analysis.EveryStage || c.Stage == l.index) && (c.Role != analysis.RolePromotion || k == looks)
-			if asked && n*float64(k) >= float64(s.MinRequests) && w.isBeyond(c) {
+			if asked && of[c.Metric.Name].isBeyond(c) {
 				return true
 			}
 		}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/stat/distuv"
 
@@ -57,7 +58,7 @@ func (p *planner) takes(l leg, out *Leg) float64 {
 			longer(counted+c.Check.Limit/l.rate, c.Check.Text)
 		}
 	}
-	for _, c := range p.inForce(l.index, true) {
+	for _, c := range p.inForce(l.index) {
 		if null, asked := p.toShow(c, l.index); asked {
 			longer(p.untilShown(c, null, l), c.Check.Text)
 		}
@@ -212,13 +213,17 @@ func (p *planner) held(l leg) float64 {
 			}
 		}
 	}
+	var groups []string // in order, so that the product is the same every time
 	worst := map[string]float64{}
-	for _, c := range p.inForce(l.index, true) {
+	for _, c := range p.inForce(l.index) {
+		if !slices.Contains(groups, c.group()) {
+			groups = append(groups, c.group())
+		}
 		worst[c.group()] = max(worst[c.group()], c.exceeds(n*c.subject.share(), stable*c.subject.share()))
 	}
 	passes := 1.0
-	for _, chance := range worst {
-		passes *= 1 - chance
+	for _, g := range groups {
+		passes *= 1 - worst[g]
 	}
 	return 1 - passes
 }

@@ -180,29 +180,34 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
+// steady are polls of so many requests each, of which one in twenty fails.
+func steady(n float64) []analysis.Poll {
+	var out []analysis.Poll
+	for k := range 60 {
+		out = append(out, analysis.Poll{
+			Number: int64(k), Requests: analysis.Requests{Stable: n},
+			Samples: map[string]analysis.Sample{"error_rate": {Stable: analysis.Counts{N: n, X: n / 20}}},
+		})
+	}
+	return out
+}
+
+// reading plans with what a source answers, and tells what it was asked.
+func reading(t *testing.T, in func(string) string, answer []analysis.Poll, err error, args ...string) (got ran, asked PresentQuery) {
+	t.Helper()
+	got = command(t.Context(), &fake{}, &script{now: noon}, func(p *Process) {
+		p.Present = func(_ context.Context, q PresentQuery) ([]analysis.Poll, string, error) {
+			asked = q
+			return answer, "60 polls", err
+		}
+	}, append([]string{"plan", in("rollout.yaml"), "--worker", in("worker.yaml"), "--window", "10m"}, args...)...)
+	return got, asked
+}
+
 func TestPlanReadsTheSource(t *testing.T) {
 	t.Parallel()
 	in := drawingBoard(t)
-	polls := func(n float64) []analysis.Poll {
-		var out []analysis.Poll
-		for k := range 60 {
-			out = append(out, analysis.Poll{
-				Number: int64(k), Requests: analysis.Requests{Stable: n},
-				Samples: map[string]analysis.Sample{"error_rate": {Stable: analysis.Counts{N: n, X: n / 20}}},
-			})
-		}
-		return out
-	}
-	var asked PresentQuery
-	plan := func(answer []analysis.Poll, err error, args ...string) ran {
-		return command(t.Context(), &fake{}, &script{now: noon}, func(p *Process) {
-			p.Present = func(_ context.Context, q PresentQuery) ([]analysis.Poll, string, error) {
-				asked = q
-				return answer, "60 polls", err
-			}
-		}, append([]string{"plan", in("rollout.yaml"), "--worker", in("worker.yaml"), "--window", "10m"}, args...)...)
-	}
-	got := plan(polls(300), nil)
+	got, asked := reading(t, in, steady(300), nil)
 	if got.code != ExitDone {
 		t.Fatalf("exit code %d: %s", got.code, got.err)
 	}
@@ -226,18 +231,22 @@ func TestPlanReadsTheSource(t *testing.T) {
 	if diff := cmp.Diff([]string{"error_rate", "task_completion_rate", "p95_latency", "safety_violations", "cost_per_task"}, names); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
-	// What is given is stronger than what is read.
-	got = plan(polls(300), nil, "--rps", "7", "--base", "error_rate=0.2")
+}
+
+// What is given is stronger than what is read, and there may be nothing to read.
+func TestPlanWithoutTraffic(t *testing.T) {
+	t.Parallel()
+	in := drawingBoard(t)
+	got, _ := reading(t, in, steady(300), nil, "--rps", "7", "--base", "error_rate=0.2")
 	has(t, "stdout", got.out, "at 7 requests/s", "error_rate            20%")
-	// Nothing to read.
-	got = plan(polls(0), nil)
+	got, _ = reading(t, in, steady(0), nil)
 	if got.code != ExitFailed {
 		t.Errorf("exit code %d, want %d", got.code, ExitFailed)
 	}
 	has(t, "stderr", got.err, "there was no traffic", "--rps", "--window")
-	got = plan(polls(0), nil, "--rps", "7")
+	got, _ = reading(t, in, steady(0), nil, "--rps", "7")
 	has(t, "stdout", got.out, "had no traffic in 10m", "at 7 requests/s")
-	got = plan(nil, errors.New("the source is gone"))
+	got, _ = reading(t, in, nil, errors.New("the source is gone"))
 	if got.code != ExitFailed {
 		t.Errorf("exit code %d, want %d", got.code, ExitFailed)
 	}
