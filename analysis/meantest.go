@@ -18,10 +18,12 @@ var (
 )
 
 const (
-	mostNoise   = 1.5 // the largest λ·√v
-	meanLeast   = 100 // observations whose variance is known before the first bet
-	meanTerms   = 10  // terms of a variance that stands alone
-	meanShrinks = 30  // terms by which the canary's variance is drawn towards stable's
+	mostNoise   = 1.5  // the largest λ·√v
+	meanLeast   = 100  // observations whose variance is known before the first bet
+	stableTerms = 4    // terms of stable's variance before the first bet
+	meanTerms   = 10   // terms of a variance that stands alone
+	meanShrinks = 30   // terms by which the canary's variance is drawn towards stable's
+	varQuantile = 1.28 // of a normal distribution: variances are taken at the upper end of an interval, with a confidence of 90 %
 )
 
 // gap is one poll's difference, with what all bets on it share.
@@ -64,15 +66,23 @@ func (t meanTest) alike(g gap, mean float64) float64 {
 
 // variances are those of one observation. The canary's is never below stable's, and drawn to it while there is little to go by.
 func (t meanTest) variances(stable, canary variance) (varC, varS float64, known bool) {
-	if stable.n >= meanLeast && stable.terms > 0 {
-		varS = stable.sum / stable.terms
+	if stable.n >= meanLeast && stable.terms >= stableTerms {
+		varS = stable.atMost()
 		varC = max(varS, (meanShrinks*varS+canary.sum)/(meanShrinks+canary.terms))
 		return varC, varS, varC > 0
 	}
 	if t.b == 0 && canary.n >= meanLeast && canary.terms >= meanTerms {
-		varC = canary.sum / canary.terms
+		varC = canary.atMost()
 	}
 	return varC, 0, varC > 0
+}
+
+// atMost is the upper end of an interval for the variance: of few terms the mean may be far too small, and bets on it too bold. The quantile of
+// the chi-square distribution is that of Wilson & Hilferty, "The distribution of chi-square" (1931).
+func (v *variance) atMost() float64 {
+	k := 2 / (9 * v.terms)
+	x := 1 - k - varQuantile*math.Sqrt(k)
+	return v.sum / v.terms / (x * x * x)
 }
 
 func catoni(x float64) float64 {
