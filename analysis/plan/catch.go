@@ -98,7 +98,7 @@ func (p *planner) caught(group string, factor float64) Speed {
 // caughtBy is the chance that a check has caught a regression so many seconds after its stage began.
 func (p *planner) caughtBy(c probe, factor float64, stage int, t float64) float64 {
 	var sum pace
-	level, warm := 0.0, c.warm(p.legs[0].ratio)
+	level, warm, began := 0.0, p.warmUp(c, p.legs[0])*p.legs[0].rate, 0.0
 	for _, l := range p.legs[:stage+1] {
 		lasts := l.lasts
 		if l.index == stage {
@@ -108,7 +108,8 @@ func (p *planner) caughtBy(c probe, factor float64, stage int, t float64) float6
 		used := min(n, warm)
 		warm -= used
 		a, beyond := c.subject.against(c.limit, factor, l.ratio)
-		sum = sum.plus(a.times(n - used))
+		sum = sum.plus(a.over(p.doubt(c.Metric.Kind, began+lasts/2)).times(n - used))
+		began += lasts
 		if a.mean > 0 {
 			level = max(level, p.level(c, beyond))
 		}

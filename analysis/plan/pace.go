@@ -13,6 +13,9 @@ type pace struct{ mean, variance float64 }
 
 func (p pace) times(n float64) pace { return pace{p.mean * n, p.variance * n} }
 
+// over is the pace of bets on a variance that is taken for so many times what it is: smaller ones, at better odds than thought.
+func (p pace) over(doubt float64) pace { return pace{p.mean / doubt, p.variance / (doubt * doubt)} }
+
 func (p pace) plus(q pace) pace { return pace{p.mean + q.mean, p.variance + q.variance} }
 
 // subject is a metric with what stable does.

@@ -194,13 +194,40 @@ func (p *planner) watches(stage int) []probe {
 	})
 }
 
-// grown is how the evidence of one bet has grown over legs, each of a pace per canary request.
-func (p *planner) grown(legs []leg, of func(ratio float64) pace) pace {
+// grown is how the evidence on a kind of metric has grown over legs from the start, each of a pace per canary request.
+func (p *planner) grown(k analysis.Kind, legs []leg, of func(ratio float64) pace) pace {
 	var sum pace
+	began := 0.0
 	for _, l := range legs {
-		sum = sum.plus(of(l.ratio).times(p.compared(l, l.lasts)))
+		sum = sum.plus(of(l.ratio).over(p.doubt(k, began+l.lasts/2)).times(p.compared(l, l.lasts)))
+		began += l.lasts
 	}
 	return sum
+}
+
+// began is how long the legs before a stage last.
+func (p *planner) began(stage int) float64 {
+	t := 0.0
+	for _, l := range p.legs[:min(stage, len(p.legs))] {
+		t += l.lasts
+	}
+	return t
+}
+
+const (
+	varQuantile = 1.28 // as the engine's
+	leastTerms  = 4    // polls before its first bet on a mean
+)
+
+// doubt is how many times the variance of a mean is that the engine reckons with after so many seconds of polls: it takes the upper end of an interval
+// (Wilson & Hilferty, "The distribution of chi-square", 1931). It is 1 for what is no mean.
+func (p *planner) doubt(k analysis.Kind, seconds float64) float64 {
+	if k != analysis.Mean {
+		return 1
+	}
+	third := 2 / (9 * max(leastTerms, seconds/p.Interval.Seconds()))
+	x := 1 - third - varQuantile*math.Sqrt(third)
+	return 1 / (x * x * x)
 }
 
 // proofLevel is the evidence that proof takes, with what the engine loses.
@@ -220,17 +247,17 @@ func (p *planner) level(c probe, beyond float64) float64 {
 	return needed + rateLoss + boldLoss*math.Log(beyond)
 }
 
-// warm is how many canary requests pass before the first bet, while too little is known of stable.
-func (c probe) warm(ratio float64) float64 {
-	observations := 0.0
+// warmUp is how long it takes from the start until the first bet, in seconds, while too little is known of stable.
+func (p *planner) warmUp(c probe, l leg) float64 {
+	observations, polls := 0.0, 0.0
 	switch {
 	case c.Metric.Kind == analysis.Quantile && c.limit.Scale > 0:
 		observations = max(warmMean, warmEvents/min(c.Metric.Quantile, 1-c.Metric.Quantile))
 	case c.Metric.Kind == analysis.Mean:
-		observations = warmMean
+		observations, polls = warmMean, leastTerms
 	}
-	if observations == 0 || ratio <= 0 {
+	if observations == 0 || l.ratio <= 0 {
 		return 0
 	}
-	return observations / ratio / c.subject.share()
+	return max(polls*p.Interval.Seconds(), observations/l.ratio/c.subject.share()/l.rate)
 }

@@ -89,12 +89,20 @@ func (p *planner) toShow(c probe, stage int) (analysis.Null, bool) {
 // untilShown is how long a stage takes until a canary like stable has shown that it keeps a limit, in seconds.
 func (p *planner) untilShown(c probe, null analysis.Null, l leg) float64 {
 	of := func(ratio float64) pace { return c.subject.forProof(null, ratio) }
-	missing := p.proofLevel(c.Metric.Kind) - p.grown(p.legs, of).mean
+	k := c.Metric.Kind
+	missing := p.proofLevel(k) - p.grown(k, p.legs, of).mean
 	if missing <= 0 {
 		return 0
 	}
-	return p.settle + missing/(of(l.ratio).mean*l.rate) // +Inf where nothing grows
+	began, lasts := p.began(l.index), 0.0
+	for range doubtRounds {
+		lasts = p.settle + missing/(of(l.ratio).over(p.doubt(k, began+lasts/2)).mean*l.rate) // +Inf where nothing grows
+	}
+	return lasts
 }
+
+// doubtRounds is how often a time is found anew that depends on how much the engine doubts a variance by then.
+const doubtRounds = 8
 
 // seen is what a check sees in a stage whose length is known.
 func (p *planner) seen(c probe, l leg) Seen {
@@ -116,7 +124,7 @@ func (p *planner) ruledOut(c probe) float64 {
 		check.Limit = limit
 		_, proof, _ := p.Config.Null(check, c.Metric)
 		of := func(ratio float64) pace { return c.subject.forProof(proof, ratio) }
-		return p.grown(p.legs, of).mean >= p.proofLevel(c.Metric.Kind)
+		return p.grown(c.Metric.Kind, p.legs, of).mean >= p.proofLevel(c.Metric.Kind)
 	}
 	near, far := p.search(c)
 	if !shown(far) {
@@ -166,13 +174,16 @@ func (p *planner) speed(c probe, l leg, factor float64) Speed {
 	level := p.level(c, beyond)
 	wait := p.settle + p.Interval.Seconds()
 	if before := p.before(l.index); before == 0 {
-		wait += c.warm(l.ratio) / l.rate
+		wait += p.warmUp(c, l)
 	} else { // bets that began before have lost as much as they would win now, or all
 		level += min(lateLoss, a.mean*before)
 	}
-	n := untilReached(a, level)
-	median := wait + n/l.rate
-	chance := reached(a.times(max(0, l.lasts-wait)*l.rate), level)
+	began, median := p.began(l.index), wait
+	for range doubtRounds {
+		median = wait + untilReached(a.over(p.doubt(c.Metric.Kind, began+median/2)), level)/l.rate
+	}
+	doubted := a.over(p.doubt(c.Metric.Kind, began+min(median, l.lasts)/2))
+	chance := reached(doubted.times(max(0, l.lasts-wait)*l.rate), level)
 	if c.Role == analysis.RolePromotion {
 		median = max(median, l.lasts)
 	}
