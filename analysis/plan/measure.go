@@ -127,6 +127,10 @@ func (s *seen) base(requests float64) (Base, string) {
 	case analysis.Quantile:
 		note = s.quantiles(&b)
 	default:
+		if s.Kind == analysis.Count && s.x <= 0 { // not that there never are any
+			b.Assumed = true
+			return b, fmt.Sprintf("none in %.0f requests, which does not say how rare they are", s.n)
+		}
 		b.Value = s.x / s.n
 		if s.Kind == analysis.Ratio {
 			b.Value = min(1, b.Value)

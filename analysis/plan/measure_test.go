@@ -70,6 +70,7 @@ func TestMeasureOfLittle(t *testing.T) {
 	poll := func(x, n float64, buckets ...float64) analysis.Poll {
 		p := analysis.Poll{Requests: analysis.Requests{Stable: n}, Samples: map[string]analysis.Sample{
 			"error_rate": {Stable: analysis.Counts{N: n, X: x}}, "cost_per_task": {Stable: analysis.Counts{N: n, X: x}},
+			"safety_violations": {Stable: analysis.Counts{N: n}},
 		}}
 		if len(buckets) > 0 {
 			p.Samples["p95_latency"] = analysis.Sample{Bounds: []float64{1, 2}, Stable: analysis.Counts{Buckets: buckets}}
@@ -90,6 +91,10 @@ func TestMeasureOfLittle(t *testing.T) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	said(t, notes, "error_rate: only 2 of the rarer events in 60 trials", "cost_per_task: too few polls", "p95_latency: its quantile can't be told from 12 observations")
+	said(t, notes, "safety_violations: none in 60 requests")
+	if b := got.Metrics["safety_violations"]; !b.Assumed {
+		t.Errorf("violations %+v: none were seen, which is not that there are none", b)
+	}
 	if b := got.Metrics["p95_latency"]; !b.Assumed {
 		t.Errorf("p95 %+v, want it assumed", b)
 	}
