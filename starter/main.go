@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/aviary-rollouts/aviary/analysis"
 	"github.com/aviary-rollouts/aviary/internal/app"
 	"github.com/aviary-rollouts/aviary/internal/cli"
 )
@@ -26,7 +25,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p.Past = func(ctx context.Context, q cli.PastQuery) (*cli.History, string, error) {
 		return app.Past(ctx, app.PastQuery(q))
 	}
-	p.Present = func(ctx context.Context, q cli.PresentQuery) ([]analysis.Poll, string, error) {
+	p.Present = func(ctx context.Context, q cli.PresentQuery) ([]cli.Poll, string, error) {
 		return app.Present(ctx, app.PresentQuery(q))
 	}
 	return cli.Run(ctx, args, p)

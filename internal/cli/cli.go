@@ -10,8 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
-
-	"github.com/aviary-rollouts/aviary/analysis"
 )
 
 // Exit codes of the command line.
@@ -44,7 +42,7 @@ type Process struct {
 	// Past reads a version's past from a metrics source, and says what it read. Nil: there is no source.
 	Past func(ctx context.Context, q PastQuery) (*History, string, error)
 	// Present reads what two versions do now, poll by poll, and says what it read. Nil: there is no source.
-	Present func(ctx context.Context, q PresentQuery) ([]analysis.Poll, string, error)
+	Present func(ctx context.Context, q PresentQuery) ([]Poll, string, error)
 }
 
 // Run carries out one command and returns the exit code. When ctx is done it stops soon; a rollout that it watched goes on.

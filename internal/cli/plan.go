@@ -19,6 +19,9 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
+// Poll is what two versions did between two moments, as the statistics take it.
+type Poll = analysis.Poll
+
 // PresentQuery asks a metrics target what two versions do now.
 type PresentQuery struct {
 	Target         config.MetricsTarget
