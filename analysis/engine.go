@@ -122,6 +122,7 @@ func (e *Engine) BeginStage(stage, weight int) {
 		for _, t := range e.tests {
 			if t.worse.begun {
 				t.worse.spend(weightShare)
+				t.value = t.worse.value()
 			}
 		}
 	}

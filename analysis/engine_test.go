@@ -336,38 +336,60 @@ func TestSharesSumToOne(t *testing.T) {
 	}
 }
 
-func BenchmarkObserveTenMetrics(b *testing.B) {
-	e := engine(b, tenMetrics(b))
-	e.BeginStage(0, 2500)
-	r := rand.New(rand.NewPCG(22, 1))
-	p := tenPoll(r, 0, 2500)
-	b.ReportAllocs()
-	for n := int64(1); b.Loop(); n++ {
-		p.Number = n
-		e.Observe(p)
+// tenLimits is a rollout with one limit on each of ten metrics: three ratios, a counted rate, three means and three quantiles.
+func tenLimits(t testing.TB) Config {
+	return settings(Sequential, checks(t, RoleGuard, EveryStage, "error_rate_increase <= 0.10", "task_completion_drop <= 0.05", "tool_error_rate_increase <= 0.2",
+		"safety_violations_increase <= 1", "cost_per_task_increase <= 0.3", "tokens_per_task_increase <= 0.3", "user_satisfaction_drop <= 0.1",
+		"p50_latency_increase <= 0.3", "p95_latency_increase <= 0.50", "time_to_first_token_increase <= 0.50")...)
+}
+
+// BenchmarkPoll is a poll's whole analysis: what is observed, and what follows from it.
+func BenchmarkPoll(b *testing.B) {
+	for name, cfg := range map[string]Config{"TenMetrics": tenLimits(b), "TwelveMetricsAndSixteenChecks": tenMetrics(b)} {
+		b.Run(name, func(b *testing.B) {
+			e := engine(b, cfg)
+			e.BeginStage(0, 2500)
+			r := rand.New(rand.NewPCG(22, 1))
+			polls := make([]Poll, 64)
+			for i := range polls {
+				polls[i] = tenPoll(r, 0, 2500)
+			}
+			b.ReportAllocs()
+			for n := int64(1); b.Loop(); n++ {
+				p := &polls[n%64]
+				p.Number = n
+				e.Observe(*p)
+				e.Peek(0, 50)
+			}
+		})
 	}
 }
 
-// A poll's whole analysis: what is observed, and what follows from it.
-func BenchmarkPollTenMetrics(b *testing.B) {
-	e := engine(b, tenMetrics(b))
+// A poll allocates nothing once the engine runs.
+func TestAPollAllocatesNothing(t *testing.T) {
+	e := engine(t, tenMetrics(t))
 	e.BeginStage(0, 2500)
-	r := rand.New(rand.NewPCG(22, 1))
-	polls := make([]Poll, 64)
+	r := rand.New(rand.NewPCG(23, 1))
+	polls := make([]Poll, 200)
 	for i := range polls {
-		polls[i] = tenPoll(r, 0, 2500)
+		polls[i] = tenPoll(r, int64(i), 2500)
 	}
-	b.ReportAllocs()
-	for n := int64(1); b.Loop(); n++ {
-		p := &polls[n%64]
-		p.Number = n
-		e.Observe(*p)
+	for _, p := range polls[:100] {
+		e.Observe(p)
 		e.Peek(0, 50)
 	}
+	next := 100
+	if n := testing.AllocsPerRun(90, func() {
+		e.Observe(polls[next])
+		e.Peek(0, 50)
+		next++
+	}); n > 0 {
+		t.Errorf("%g allocations per poll", n)
+	}
 }
 
-func BenchmarkEvaluateTenMetrics(b *testing.B) {
-	e := engine(b, tenMetrics(b))
+func BenchmarkEvaluate(b *testing.B) {
+	e := engine(b, tenLimits(b))
 	e.BeginStage(0, 2500)
 	r := rand.New(rand.NewPCG(22, 1))
 	for n := range int64(20) {

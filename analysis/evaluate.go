@@ -33,9 +33,6 @@ func (e *Engine) Peek(stage int, minRequests int64) Report {
 			v.asked = append(v.asked, a)
 		}
 	}
-	for _, t := range e.tests {
-		t.value = t.worse.value()
-	}
 	v.now, v.gate = v.weigh(false), v.weigh(true)
 	for _, a := range v.asked {
 		v.findings = append(v.findings, v.finding(a))

@@ -1,9 +1,6 @@
 package analysis
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // ladder brackets how far the canary is from stable in one metric. Each rung is a change that may be ruled out from either side at level beta: that
 // the change is at most the rung, and that it is at least the rung. The rungs that stand between what is ruled out from below and from above
@@ -108,17 +105,11 @@ func (rs *rungSide) observe(v *view, beta float64, capped bool) {
 // all the time: what speaks against the canary stays.
 func (l *ladder) interval() (lower, upper float64) {
 	lower, upper = math.NaN(), math.NaN()
-	for _, r := range l.rungs {
-		if !r.sides[worse].ruledOut {
-			break
-		}
-		lower = r.change
+	for i := 0; i < len(l.rungs) && l.rungs[i].sides[worse].ruledOut; i++ {
+		lower = l.rungs[i].change
 	}
-	for _, r := range slices.Backward(l.rungs) {
-		if !r.sides[within].ruledOut {
-			break
-		}
-		upper = r.change
+	for i := len(l.rungs) - 1; i >= 0 && l.rungs[i].sides[within].ruledOut; i-- {
+		upper = l.rungs[i].change
 	}
 	if lower >= upper {
 		upper = math.NaN()
@@ -130,10 +121,7 @@ func (l *ladder) interval() (lower, upper float64) {
 // get there.
 func (l *ladder) needed(v *view, size, beta float64) float64 {
 	needed, reached := 0.0, false
-	for i := range slices.Backward(l.rungs) {
-		if reached {
-			break
-		}
+	for i := len(l.rungs) - 1; i >= 0 && !reached; i-- {
 		reached = l.rungs[i].change <= size
 		rs := &l.rungs[i].sides[within]
 		if rs.ruledOut {

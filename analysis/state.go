@@ -304,7 +304,11 @@ func (t *test) load(s *testState, version int) error {
 			return err
 		}
 	}
-	return t.worse.load(s.Worse, version)
+	if err := t.worse.load(s.Worse, version); err != nil {
+		return err
+	}
+	t.value = t.worse.value()
+	return nil
 }
 
 func (m *mixture) save() mixtureState {

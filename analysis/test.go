@@ -14,7 +14,7 @@ type test struct {
 	within mixture // without bets where no proof is asked
 	proven bool    // within has reached 1/beta
 	rise   rise
-	value  float64 // of worse, at the last Peek
+	value  float64 // of worse
 }
 
 // rise is what both versions did since the evidence against a limit was least: about since a late regression began, which the numbers of a long
@@ -38,7 +38,7 @@ func newTest(c Check, mt *meter, cfg Config) *test {
 	t := &test{limit: newHypothesis(c, mt, cfg, worse), opposite: newHypothesis(c, mt, cfg, within)}
 	t.key = t.limit.key()
 	_, logW := t.limit.bets()
-	t.worse = newMixture(logW)
+	t.worse, t.value = newMixture(logW), 1
 	if cfg.Advance != AdvanceEstimate {
 		_, logW = t.opposite.bets()
 		t.within = newMixture(logW)
@@ -69,7 +69,8 @@ func (h *hypothesis) log(r *round, bet float64) float64 {
 // thresholds, rates and variances are of the polls before.
 func (t *test) observe(v *view, hazard, beta float64, capped bool, scratch []float64) {
 	if t.limit.take(v, &t.worse, firstShare, hazard, capped, scratch) {
-		t.rise.observe(v, t.worse.value())
+		t.value = t.worse.value()
+		t.rise.observe(v, t.value)
 	}
 	if len(t.within.logS) > 0 && t.opposite.take(v, &t.within, 1, 0, capped, scratch) {
 		t.proven = t.proven || t.within.value() >= 1/beta
