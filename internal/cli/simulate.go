@@ -43,7 +43,7 @@ The same file, flags and seed give the same answer. Exit codes: 0 promoted, 3 ro
 	}
 	s.overrides = overrides(cmd)
 	flags := cmd.Flags()
-	flags.Float64Var(&s.RPS, "rps", 10, "requests a `second` of both versions together")
+	flags.Float64Var(&s.RPS, "rps", 10, "`number` of requests a second of both versions together")
 	flags.Float64Var(&s.Diurnal, "diurnal", 0, "how much traffic swings with the day, as a `share` from 0 to 1")
 	flags.StringArrayVar(&s.Bases, "base", nil, "what a metric is on both versions, as `METRIC=NUMBER`")
 	flags.StringArrayVar(&s.Regressions, "regression", nil, "what the canary does worse, as `METRIC=CHANGE[@WHEN]`")
