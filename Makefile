@@ -101,7 +101,7 @@ bench-reaction: build ## from a violation to weight 0, read back, 50 times: p50 
 	go test -count=1 -timeout 25m -run '^$$' -bench Reaction -benchtime 50x ./integration
 
 .PHONY: bench-analysis
-bench-analysis: ## verdicts on made-up canaries, ours and other tools', into docs/statistics.md (about 25 minutes)
+bench-analysis: ## verdicts on made-up canaries, ours and other tools', into docs/statistics.md (about half an hour)
 	go run ./internal/trials/tables -o docs/statistics.md
 
 ##@ Keep house
