@@ -12,6 +12,7 @@ type comparison struct {
 	value          float64 // what the limit is on
 	holds          bool
 	ok             bool   // there was something to compare
+	unclear        bool   // there was, and the numbers don't tell
 	why            string // there was not
 }
 
@@ -60,7 +61,7 @@ func (e *Engine) compareTallies(a *asked, stable, canary *tally) comparison {
 		c.change = snap(relative(c.stable.value, c.canary.value, a.Check.rises(m)), a.Check.Limit)
 		c.value, c.holds = c.change, e.within(a, c)
 	}
-	if a.test != nil {
+	if a.test != nil && c.holds && !c.canary.least {
 		if at, last, unobservable := a.test.limit.unobservable(); unobservable {
 			c.why = fmt.Sprintf("it can't be observed, the limit is at %s and the last bucket of the histogram ends at %s", number(at), number(last))
 			return c
@@ -68,7 +69,7 @@ func (e *Engine) compareTallies(a *asked, stable, canary *tally) comparison {
 	}
 	// What is only known to be at least so much decides where it is too much, or enough, already.
 	if c.canary.least && c.holds == a.Check.caps(m) {
-		c.why = "the canary's is above all buckets of the histogram"
+		c.why, c.unclear = "the canary's is above all buckets of the histogram", true
 		return c
 	}
 	c.ok = true

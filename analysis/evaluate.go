@@ -140,6 +140,8 @@ func (v *evaluation) judge(a *asked, c comparison) Verdict {
 	switch {
 	case v.convicted(a):
 		return Violated
+	case c.unclear:
+		return Undecided
 	case !c.ok:
 		return NoData
 	case a.Check.isRule(m):

@@ -290,7 +290,9 @@ func (h *hypothesis) thresholds() (canary, stable float64, coarse, ok bool) {
 	stable, ok = h.meter.cut, h.meter.cutKnown
 	coarse = h.coarse(bounds, h.scale*stable) || h.coarse(bounds, stable)
 	if coarse {
-		stable = outwards(bounds, stable, h.failures)
+		if moved := outwards(bounds, stable, h.failures); h.scale*moved <= last { // else the bucket counts for stable, whole
+			stable = moved
+		}
 	}
 	return h.scale * stable, stable, coarse, ok && h.scale*stable <= last
 }
@@ -305,8 +307,8 @@ func (h *hypothesis) unobservable() (at, last float64, is bool) {
 	if h.scale == 0 {
 		return h.limit, last, h.limit > last
 	}
-	at = h.scale * mt.cut
-	return at, last, mt.cutKnown && at > last
+	at, _, _, ok := h.thresholds()
+	return at, last, mt.cutKnown && !ok
 }
 
 // outwards is the next bound at or above a threshold, or at or below it where low values are bad.

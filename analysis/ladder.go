@@ -90,6 +90,9 @@ func (rs *rungSide) observe(v *view, beta float64, capped bool) {
 	e := 0.0
 	for g, bet := range bets {
 		log := rs.hypothesis.log(&r, bet)
+		if math.IsNaN(log) {
+			log = 0
+		}
 		if capped {
 			log = min(0, log)
 		}

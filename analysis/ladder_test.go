@@ -204,3 +204,26 @@ func TestUnobservable(t *testing.T) {
 		}
 	}
 }
+
+// A canary that is above all buckets is never waved through, by a guard neither: nobody knows how slow it is.
+func TestAboveAllBucketsHolds(t *testing.T) {
+	t.Parallel()
+	for _, check := range []string{"p95_latency_increase < 0.2", "p95_latency_increase < 9"} {
+		e := engine(t, settings(Sequential, checks(t, RoleGuard, EveryStage, check)...))
+		e.BeginStage(0, 5000)
+		for n := range int64(50) {
+			p := one(n, 5000, "p95_latency", Sample{
+				Bounds: []float64{1, 5, 10}, Stable: Counts{Buckets: []float64{0, 900, 100, 0}}, Canary: Counts{Buckets: []float64{0, 0, 0, 1000}},
+			})
+			p.Requests = Requests{Stable: 1000, Canary: 1000}
+			e.Observe(p)
+		}
+		want := Undecided
+		if check == "p95_latency_increase < 0.2" { // 9 s, which the buckets can show
+			want = Violated
+		}
+		if r := e.Evaluate(0, 1); r.Gate != want {
+			t.Errorf("%s: the gate is %s, want %s: %s", check, r.Gate, want, r.Findings[0].Note)
+		}
+	}
+}

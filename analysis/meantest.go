@@ -48,7 +48,7 @@ func (t meanTest) gap(stable, canary variance, s, c Counts) (gap, bool) {
 		g.v += t.b * t.b * varS / s.N
 	}
 	g.d *= t.sign
-	return g, true
+	return g, finite(g.d) && finite(g.v) && g.v > 0 && finite(g.sd) && g.sd > 0
 }
 
 // factor is the log of one bet's factor, for h of any sign: a negative one bets against the opposite null. Where a poll is so large that its noise

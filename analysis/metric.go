@@ -121,6 +121,9 @@ func (s Sample) validBounds() bool {
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
+// amount reports whether x can be a sum of increments.
+func amount(x float64) bool { return x >= 0 && finite(x) }
+
 // mostCountable bounds an increment: above it, float64 no longer tells whole numbers apart.
 const mostCountable = 1 << 53
 

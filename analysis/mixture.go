@@ -53,7 +53,7 @@ func (m *mixture) begin(first, later float64) {
 // multiply takes the logs of one poll's factors. With capped, a factor counts at most 1: what speaks against the null is dropped.
 func (m *mixture) multiply(logE []float64, capped bool) {
 	for g, le := range logE {
-		if capped && le > 0 {
+		if capped && le > 0 || math.IsNaN(le) { // numbers beyond all reason decide nothing
 			continue
 		}
 		m.logS[g] += le

@@ -7,8 +7,11 @@ import (
 
 // note says a finding in one sentence.
 func (v *evaluation) note(a *asked, c comparison, f Finding) string {
-	if f.Verdict == NoData {
+	switch {
+	case f.Verdict == NoData:
 		return fmt.Sprintf("No data: %s.", c.why)
+	case f.Verdict == Undecided && c.unclear:
+		return fmt.Sprintf("Unclear: %s.", c.why)
 	}
 	lately := ""
 	if f.Lately {

@@ -150,7 +150,7 @@ func TestNoEvidence(t *testing.T) {
 	t.Parallel()
 	relative, absolute := twoRate{a: 0.001, b: 1.1}, twoRate{a: 0.05}
 	for _, n := range [][2]float64{{0, 100}, {100, 0}} {
-		if _, ok := relative.draw(n[0], 3, n[1], 3, 0); ok {
+		if _, ok := relative.draw(n[0], min(3, n[0]), n[1], min(3, n[1]), 0); ok {
 			t.Errorf("a poll of %g and %g trials is evidence", n[0], n[1])
 		}
 	}
@@ -216,5 +216,37 @@ func TestHistogram(t *testing.T) {
 	}
 	if _, ok := quantile(bounds, make([]float64, 6), 0, 0.5); ok {
 		t.Error("an empty histogram has a median")
+	}
+}
+
+// Numbers beyond all reason decide nothing, and leave a state that can be read.
+func TestUnreasonableNumbers(t *testing.T) {
+	t.Parallel()
+	cfg := settings(Sequential, checks(t, RoleGuard, EveryStage, "error_rate_increase <= 0.10", "cost_per_task_increase <= 0.1")...)
+	for _, odd := range []Sample{rates(1e-310, 0, 1e3, 1), rates(1e3, 1, 1e-310, 1e-310), rates(mostCountable, 0, 1, 1), rates(1, 1, mostCountable, mostCountable), rates(0, 5, 0, 5)} {
+		e := engine(t, cfg)
+		e.BeginStage(0, 5000)
+		for n := range int64(200) {
+			s := rates(1000, 10, 1000, 10)
+			if n == 20 {
+				s = odd
+			}
+			if n > 30 {
+				s.Canary.X = 1000
+			}
+			p := one(n, 5000, "error_rate", s)
+			p.Samples["cost_per_task"] = s
+			e.Observe(p)
+		}
+		if r := e.Evaluate(0, 1); r.Verdict != Violated {
+			t.Errorf("%+v: a canary that does nothing but fail is %s, E %g", odd, r.Verdict, r.EValue)
+		}
+		raw, err := e.State()
+		if err == nil {
+			err = engine(t, cfg).Restore(raw)
+		}
+		if err != nil {
+			t.Errorf("%+v: the state can't be read: %v", odd, err)
+		}
 	}
 }

@@ -241,7 +241,7 @@ func (e *Engine) restore(raw json.RawMessage) error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is more after it")
 	}
-	if s.Poll < -1 || s.Stage < EveryStage || s.Weight < 0 || s.Weight > bake || s.Ignored < 0 {
+	if !amount(s.Requests[0]) || !amount(s.Requests[1]) || s.Poll < -1 || s.Stage < EveryStage || s.Weight < 0 || s.Weight > bake || s.Ignored < 0 {
 		return errors.New("its numbers are out of range")
 	}
 	if len(s.Metrics) != len(e.meters) || len(s.Tests) != len(e.tests) {
@@ -318,6 +318,9 @@ func (m *mixture) save() mixtureState {
 func (m *mixture) load(s mixtureState, version int) error {
 	if !(s.Unspent >= 0 && s.Unspent <= 1) {
 		return fmt.Errorf("%g is unspent, want 0 to 1", s.Unspent)
+	}
+	if slices.Contains(s.LogS, math.Inf(1)) {
+		return errors.New("a bet has won without end")
 	}
 	m.unspent, m.begun = s.Unspent, s.Begun
 	if version == 1 { // bets that are made no longer, each of the same weight: their wealth goes to those that are

@@ -83,7 +83,7 @@ func (t *traffic) save() *trafficState {
 }
 
 func (t *traffic) load(s *trafficState) error {
-	if s == nil || len(s.More) != trafficBets || len(s.Less) != trafficBets || !countable(s.Units[0]) || !countable(s.Units[1]) {
+	if s == nil || len(s.More) != trafficBets || len(s.Less) != trafficBets || !amount(s.Units[0]) || !amount(s.Units[1]) {
 		return errors.New("the share of traffic is not there, or its numbers are out of range")
 	}
 	copy(t.logS[0][:], s.More)

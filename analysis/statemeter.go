@@ -29,7 +29,12 @@ func (mt *meter) load(s *meterState) error {
 	if s.Ring != nil {
 		tallies = append(append(tallies, s.Ring.Stable[:]...), s.Ring.Canary[:]...)
 	}
-	wrong := func(t *tallyState) bool { return t != nil && (!fits(t.Buckets) || t.N < 0 || t.X < 0) }
+	wrong := func(t *tallyState) bool { return t != nil && (!fits(t.Buckets) || !(t.N >= 0) || !(t.X >= 0)) }
+	for _, v := range []*[5]float64{s.VarStable, s.VarCanary} {
+		if v != nil && slices.ContainsFunc(v[:], func(x float64) bool { return !(x >= 0) }) {
+			return errors.New("a variance is below 0")
+		}
+	}
 	if slices.ContainsFunc(tallies, wrong) || !fits(s.Before) || !fits(s.Now) || s.Polls < 0 {
 		return errors.New("its numbers do not fit together")
 	}

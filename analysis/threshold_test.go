@@ -45,7 +45,7 @@ func TestThreshold(t *testing.T) {
 		{"quantile within", "p95_latency_increase < 0.30", latency([]float64{0, 0, 100, 0, 0, 0}, []float64{0, 0, 100, 0, 0, 0}), Met, 0},
 		{"quantile beyond", "p95_latency_increase < 0.30", latency([]float64{0, 0, 100, 0, 0, 0}, []float64{0, 0, 0, 100, 0, 0}), Violated, (0.975 - 0.485) / 0.485},
 		{"quantile above the buckets is beyond", "p95_latency_increase < 0.30", latency([]float64{0, 0, 100, 0, 0, 0}, []float64{0, 0, 0, 0, 0, 100}), Violated, (2 - 0.485) / 0.485},
-		{"quantile above the buckets, limit too", "p95_latency_increase < 9", latency([]float64{0, 0, 100, 0, 0, 0}, []float64{0, 0, 0, 0, 0, 100}), NoData, (2 - 0.485) / 0.485},
+		{"quantile above the buckets, limit too", "p95_latency_increase < 9", latency([]float64{0, 0, 100, 0, 0, 0}, []float64{0, 0, 0, 0, 0, 100}), Undecided, (2 - 0.485) / 0.485},
 		{"stable's quantile above the buckets", "p95_latency_increase < 0.30", latency([]float64{0, 0, 0, 0, 0, 9}, []float64{0, 0, 0, 0, 0, 100}), NoData, math.NaN()},
 		{"quantile by itself", "p95_latency < 0.5", latency(nil, []float64{0, 0, 100, 0, 0, 0}), Met, math.NaN()},
 		{"value", "queue_depth < 10", value(3, 12), Violated, math.NaN()},

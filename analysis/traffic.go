@@ -17,7 +17,7 @@ type traffic struct {
 
 const (
 	trafficBets  = 4
-	trafficLevel = 0.001 // the chance of ever finding a mismatch where there is none
+	trafficLevel = 0.001 // the chance of ever finding a mismatch where there is none, under one weight
 	trafficSlack = 0.1   // of the share, relative
 	requestSlack = 0.25
 	requestPhi   = 20

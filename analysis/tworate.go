@@ -38,17 +38,22 @@ type draw struct {
 // that holds whatever happens.
 func (t twoRate) draw(nc, xc, ns, xs, thetaS float64) (draw, bool) {
 	s := draw{nc: nc, xc: xc, ns: ns, xs: xs, thetaS: thetaS}
-	if nc <= 0 || (t.b != 0 && ns <= 0) {
+	if !t.counted {
+		s.nc, s.ns = max(nc, xc), max(ns, xs) // an event may be counted before its trial
+	}
+	if s.nc <= 0 || (t.b != 0 && s.ns <= 0) {
 		return s, false
 	}
 	if t.b != 0 {
-		s.kappa = t.b * nc / ns
+		s.kappa = t.b * s.nc / s.ns
+	}
+	if !finite(s.kappa) {
+		return s, false
 	}
 	if t.counted {
 		s.thetaS = 0
 		return s, true
 	}
-	s.nc, s.ns = max(nc, xc), max(ns, xs) // an event may be counted before its trial
 	s.thetaC = t.a + t.b*thetaS
 	return s, s.thetaC >= 0 && s.thetaC < 1
 }
