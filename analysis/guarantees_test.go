@@ -109,7 +109,7 @@ func TestDoubtHoldsUpProof(t *testing.T) {
 // A share of traffic as it should be is called wrong no more often than the level allows.
 func TestFalseMismatches(t *testing.T) {
 	t.Parallel()
-	const runs = 400
+	const runs = 2000
 	wrong := 0
 	for i := range runs {
 		traffic, r := newTraffic(), rand.New(rand.NewPCG(92, uint64(i)))
