@@ -52,6 +52,9 @@ func For(spec rollout.Spec) (world.World, error) {
 	w := world.World{RPS: defaultRPS}
 	known := bases()
 	for _, m := range cfg.Metrics {
+		if m.Name == analysis.TotalRequests { // the traffic itself
+			continue
+		}
 		made, ok := known[m.Name]
 		_, redefined := spec.Metrics.Definitions[m.Name]
 		if !ok || redefined {

@@ -76,7 +76,7 @@ func (sc Scenario) Options(spec rollout.Spec) (Options, error) {
 }
 
 // mostRPS bounds the traffic: beyond it nothing is learnt.
-const mostRPS = 1e6
+const mostRPS = 1e5
 
 // reader reads a scenario into a world.
 type reader struct {

@@ -173,6 +173,23 @@ func TestHumans(t *testing.T) {
 	}
 }
 
+// A stage that waits for more requests than come is held, and then waits for a human.
+func TestTotalRequests(t *testing.T) {
+	t.Parallel()
+	const file = `
+agent: support-agent
+stable: v41
+canary: v42
+canary_stages:
+  - {name: few, weight: 0.05, duration: 10m, max_hold: 1h, checks: ["total_requests >= 1000000"]}
+  - {name: all, weight: 1.0}
+`
+	out := run(t, options(t, file, nil))
+	if out.Ended || out.Status.Paused == nil || !slices.Contains(kinds(out), rollout.DecideHold) {
+		t.Errorf("%s, ended %t, decisions %v, want it held and then paused", out.Status.Phase, out.Ended, kinds(out))
+	}
+}
+
 func TestRunEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(context.Background())
