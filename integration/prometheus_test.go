@@ -2,9 +2,12 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -74,12 +77,14 @@ func TestPrometheusCountsExactlyOverAGatewayRestart(t *testing.T) {
 	provider, err := prommetrics.New(prommetrics.Settings{URL: address})
 	w.must(err)
 	total, _ := analysis.Preset("total_requests")
-	errors, _ := analysis.Preset("error_rate")
+	errorRate, _ := analysis.Preset("error_rate")
 	latency, _ := analysis.Preset("p95_latency")
 	c := &counting{w: w, provider: provider, request: metrics.Request{
 		Agent: "support-agent", Stable: "v41", Canary: "v42",
-		Metrics: []metrics.Metric{{Metric: total}, {Metric: errors}, {Metric: latency}},
+		Metrics: []metrics.Metric{{Metric: total}, {Metric: errorRate}, {Metric: latency}},
 	}}
+	// A counter that Prometheus first sees above zero has no increase: the series at zero must be there before the requests.
+	w.eventually("a scrape of the gateway", func() error { return scraped(address, "support-agent") })
 	c.poll() // the position
 
 	w.sendAll("support-agent", 137)
@@ -89,6 +94,28 @@ func TestPrometheusCountsExactlyOverAGatewayRestart(t *testing.T) {
 	w.sendAll("support-agent", 63)
 	c.reaches(200)
 	c.stays(200)
+}
+
+// scraped is nil once Prometheus holds a sample of the agent's requests.
+func scraped(address, agent string) error {
+	query := url.Values{"query": {fmt.Sprintf("count(agent_requests_total{agent=%q})", agent)}}
+	resp, err := http.Get(address + "/api/v1/query?" + query.Encode())
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Data struct {
+			Result []json.RawMessage `json:"result"`
+		} `json:"data"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return err
+	}
+	if len(answer.Data.Result) == 0 {
+		return errors.New("it holds no sample")
+	}
+	return nil
 }
 
 // counting adds up what a provider samples.
