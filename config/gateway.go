@@ -20,6 +20,7 @@ type Gateway struct {
 	PinTTL        time.Duration `yaml:"pin_ttl"`        // of a conversation since its last turn
 	DrainDeadline time.Duration `yaml:"drain_deadline"` // of conversations on a canary taken back with on_rollback: drain
 	Memory        int           `yaml:"memory"`         // conversations remembered per agent, for feedback by id
+	StickyMemory  int           `yaml:"sticky_memory"`  // conversations per agent that keep their version by id, for clients that can't echo a pin; 0: none
 
 	TrustedNetworks []string `yaml:"trusted_networks"` // CIDRs whose X-Canary needs no token
 	TrustedProxies  []string `yaml:"trusted_proxies"`  // CIDRs of load balancers, believed about X-Forwarded-*
@@ -27,6 +28,22 @@ type Gateway struct {
 	Names               GatewayNames    `yaml:"names"`
 	KeepFeedbackHeaders bool            `yaml:"keep_feedback_headers"` // pass the agents' X-Agent-Task and the like on to clients
 	Timeouts            GatewayTimeouts `yaml:"timeouts"`
+	TLS                 *GatewayTLS     `yaml:"tls"`       // of the proxy; nil: plain HTTP
+	AdminTLS            *GatewayTLS     `yaml:"admin_tls"` // of the admin API; nil: plain HTTP
+	AccessLog           AccessLog       `yaml:"access_log"`
+}
+
+// GatewayTLS serves HTTPS. The files are read again when they change.
+type GatewayTLS struct {
+	CertFile     string `yaml:"cert_file"`
+	KeyFile      string `yaml:"key_file"`
+	ClientCAFile string `yaml:"client_ca_file"` // clients must show a certificate of these; empty: none is asked for
+}
+
+// AccessLog says which requests are logged. Those that failed always are, unless it is off.
+type AccessLog struct {
+	Sample float64 `yaml:"sample"` // of requests that went well, 0 to 1; default 1
+	Off    bool    `yaml:"off"`
 }
 
 // GatewayAgent is an agent and where its versions are.
@@ -35,12 +52,32 @@ type GatewayAgent struct {
 	Host     string                    `yaml:"host"` // by which clients reach it; empty: any
 	Path     string                    `yaml:"path"` // prefix, stripped; empty: /agents/NAME/, or / with a host
 	Versions map[string]GatewayVersion `yaml:"versions"`
+
+	Hash        string        `yaml:"hash"`         // of the choice: aviary (default) or flagd, to agree with an OpenFeature SDK
+	SideEffects bool          `yaml:"side_effects"` // its requests do things that must not happen twice: never mirrored
+	Timeouts    AgentTimeouts `yaml:"timeouts"`
+	Limits      AgentLimits   `yaml:"limits"`
+}
+
+// AgentTimeouts are one agent's own; 0 is the gateway's.
+type AgentTimeouts struct {
+	ResponseHeader time.Duration `yaml:"response_header"` // from the request's end to the response's header
+	IdleStream     time.Duration `yaml:"idle_stream"`     // between two parts of a response's body; 0: none
+}
+
+// AgentLimits bound what one version of an agent is asked at once, so that a slow canary can't take the gateway down.
+type AgentLimits struct {
+	Concurrency  int           `yaml:"concurrency"`   // requests under way per version; 0: no limit
+	Queue        int           `yaml:"queue"`         // requests that wait for their turn; beyond it: 503 with Retry-After
+	QueueTimeout time.Duration `yaml:"queue_timeout"` // how long one waits; default 5s
 }
 
 // GatewayVersion is where one version of an agent is.
 type GatewayVersion struct {
-	URL      string            `yaml:"url"` // http://host:port/path or https
-	Metadata map[string]string `yaml:"metadata"`
+	URL         string            `yaml:"url"`  // http://host:port/path or https
+	URLs        []string          `yaml:"urls"` // instead of url: several instances of the version, of which the least busy one is asked
+	Metadata    map[string]string `yaml:"metadata"`
+	Fingerprint string            `yaml:"fingerprint"` // of what the version is made of (model, prompt, tools); may not change under one name
 }
 
 // GatewayKey names a secret of at least 16 bytes that signs pins and testers' tokens.

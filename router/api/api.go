@@ -46,6 +46,12 @@ type Route struct {
 	OnRollback  string `json:"on_rollback,omitempty"` // Evict, Drain or Kill; empty: Evict
 	Rollback    bool   `json:"rollback,omitempty"`    // the canary is being taken back: weight 0, canary still named
 	Promoted    bool   `json:"promoted,omitempty"`    // stable was the canary and stays: weight 0, no canary
+	// Mirror is the share of stable's requests that are copied to the canary, whose answers are thrown away, in basis points.
+	// Only with weight 0 and a canary.
+	Mirror int `json:"mirror,omitempty"`
+	// Epoch is the highest epoch of pins that the control plane has seen on any replica; 0: none. A replica that is behind takes
+	// it over. It is no part of the route's identity: the same route with another epoch is a renewal.
+	Epoch uint64 `json:"epoch,omitempty"`
 }
 
 // Lease is LeaseMillis as a duration.
@@ -65,6 +71,8 @@ type Observed struct {
 	LeaseRemainingMillis int64    `json:"lease_remaining_ms"` // 0 when it has run out or there is none
 	LeaseExpired         bool     `json:"lease_expired"`      // the canary had weight when the lease ran out
 	Versions             []string `json:"versions"`           // sorted
+	Mirror               int      `json:"mirror,omitempty"`   // in force, in basis points of stable's requests
+	Epoch                uint64   `json:"epoch"`              // of the pins: it grows when all of them are voided
 }
 
 // Routes is the answer of GET /v1/routes, sorted by agent.
@@ -75,8 +83,12 @@ type Routes struct {
 
 // Version is one build of an agent in the registry: the body of PUT /v1/agents/{agent}/versions/{version}.
 type Version struct {
-	URL      string            `json:"url"`                // http or https; where requests are sent to
+	URL      string            `json:"url,omitempty"`      // http or https; where requests are sent to
+	URLs     []string          `json:"urls,omitempty"`     // instead of URL: several instances of the version
 	Metadata map[string]string `json:"metadata,omitempty"` // for people: model, prompt hash, tool schema hash
+	// Fingerprint is of what the version is made of (model, prompt, tools). It may not change under one name while the version
+	// is in use. Empty: not known.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // Agent is one agent in the registry.
