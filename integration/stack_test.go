@@ -50,6 +50,7 @@ type world struct {
 
 	devstack *stack.Devstack
 	gateway  *stack.Gateway
+	second   *stack.Gateway // another replica; nil: none
 	worker   *stack.Worker
 	temporal client.Client
 	admin    *api.Client
@@ -62,6 +63,7 @@ type worldOptions struct {
 	noWorker bool
 	sweep    string // how often orphans are looked for; default 5m
 	prom     string // address of a Prometheus for the metrics target prom
+	replicas int    // of the gateway, 1 or 2; default 1
 }
 
 func good() []agent.Behavior {
@@ -94,6 +96,10 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	w.startDevstack()
 	w.writeGatewaySettings("127.0.0.1:0", "127.0.0.1:0")
 	w.startGateway()
+	if o.replicas == 2 {
+		w.writeReplicaSettings("gateway-2", "127.0.0.1:0", "127.0.0.1:0")
+		w.startSecond()
+	}
 	w.writeWorkerSettings()
 	if !o.noWorker {
 		w.startWorker()
@@ -141,6 +147,12 @@ func (w *world) startDevstack() {
 
 func (w *world) writeGatewaySettings(listen, admin string) {
 	w.t.Helper()
+	w.writeReplicaSettings("gateway", listen, admin)
+}
+
+// writeReplicaSettings writes the settings of the replica with that name. All replicas check each other's pins.
+func (w *world) writeReplicaSettings(name, listen, admin string) {
+	w.t.Helper()
 	versions := map[string]any{}
 	for _, b := range w.options.behavior {
 		server := httptest.NewServer(agent.Handler(b))
@@ -152,16 +164,21 @@ func (w *world) writeGatewaySettings(listen, admin string) {
 		agents[name] = map[string]any{"stable": "v41", "versions": versions}
 	}
 	// JSON is YAML.
-	w.write("gateway.yaml", map[string]any{
+	w.write(name+".yaml", map[string]any{
 		"listen": listen, "admin_listen": admin, "admin_token_env": "AVIARY_ADMIN_TOKEN",
-		"state_file": filepath.Join(w.dir, "gateway-state.json"), "agents": agents,
+		"state_file": filepath.Join(w.dir, name+"-state.json"), "agents": agents,
+		"pin_keys": []map[string]string{{"id": "k1", "env": "AVIARY_PIN_KEY"}},
 		"timeouts": map[string]string{"shutdown": "5s"},
 	})
 }
 
 func (w *world) writeWorkerSettings() {
 	w.t.Helper()
-	target := map[string]any{"gateways": []string{"http://" + w.gateway.Admin}, "token_env": "AVIARY_ADMIN_TOKEN"}
+	gateways := []string{"http://" + w.gateway.Admin}
+	if w.second != nil {
+		gateways = append(gateways, "http://"+w.second.Admin)
+	}
+	target := map[string]any{"gateways": gateways, "token_env": "AVIARY_ADMIN_TOKEN"}
 	metrics := map[string]any{"default": with(target, "provider", "router")}
 	if w.options.prom != "" {
 		metrics["prom"] = map[string]any{"provider": "prometheus", "address": w.options.prom}
@@ -191,7 +208,7 @@ func (w *world) write(name string, content any) {
 }
 
 func (w *world) env() []string {
-	return []string{"AVIARY_ADMIN_TOKEN=" + w.token, "TEMPORAL_ADDRESS=" + w.devstack.Frontend}
+	return []string{"AVIARY_ADMIN_TOKEN=" + w.token, "AVIARY_PIN_KEY=pins of " + w.token, "TEMPORAL_ADDRESS=" + w.devstack.Frontend}
 }
 
 func (w *world) startGateway() {
@@ -205,6 +222,17 @@ func (w *world) startGateway() {
 	w.t.Cleanup(func() { g.Kill() })
 	w.admin, err = api.NewClient("http://"+w.gateway.Admin, w.token)
 	w.must(err)
+}
+
+func (w *world) startSecond() {
+	w.t.Helper()
+	ctx, cancel := w.ready()
+	defer cancel()
+	var err error
+	w.second, err = stack.StartGateway(ctx, "gateway-2", w.dir, filepath.Join(w.dir, "gateway-2.yaml"), w.env()...)
+	w.must(err)
+	g := w.second
+	w.t.Cleanup(func() { g.Kill() })
 }
 
 func (w *world) startWorker() {
