@@ -26,9 +26,9 @@ const (
 	HeaderToolCalls    = "X-Agent-Tool-Calls" // ok=3,error=1
 )
 
-// FeedbackHeaders are all the headers of feedback.
+// FeedbackHeaders are all the headers by which agents talk to the router, rather than to the client.
 func FeedbackHeaders() []string {
-	return []string{HeaderTask, HeaderSafety, HeaderSatisfaction, HeaderTokens, HeaderCost, HeaderToolCalls}
+	return []string{HeaderTask, HeaderSafety, HeaderSatisfaction, HeaderTokens, HeaderCost, HeaderToolCalls, HeaderFingerprint}
 }
 
 // maxAmount bounds a reported number, so that no report can drown a sum's precision.

@@ -21,6 +21,7 @@ var (
 	toolsDesc     = prometheus.NewDesc("agent_tool_calls_total", "Tool calls by outcome.", []string{"agent", "version", "outcome"}, nil)
 	weightDesc    = prometheus.NewDesc("aviary_router_canary_weight", "The canary's share of new conversations in force, 0 to 1.", []string{"agent"}, nil)
 	leaseDesc     = prometheus.NewDesc("aviary_router_lease_expired", "1 when the canary's lease has run out while it had weight.", []string{"agent"}, nil)
+	changesDesc   = prometheus.NewDesc("aviary_router_fingerprint_changes_total", "Times that a version became another under its name.", versionLabels, nil)
 	liveDesc      = prometheus.NewDesc("aviary_router_live_requests", "Requests under way.", versionLabels, nil)
 )
 
@@ -40,7 +41,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	var live []prometheus.Metric
 	for _, s := range c.r.agents {
 		for _, v := range s.versions {
-			live = append(live, gauge(liveDesc, float64(v.streams.Live()), s.name, v.name))
+			live = append(live, gauge(liveDesc, float64(v.streams.Live()), s.name, v.name),
+				prometheus.MustNewConstMetric(changesDesc, prometheus.CounterValue, float64(v.identity.count()), s.name, v.name))
 		}
 	}
 	c.r.mu.Unlock()

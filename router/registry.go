@@ -74,7 +74,7 @@ func (r *Router) Canary(agent string) string {
 func (s *agentState) agent() api.Agent {
 	a := api.Agent{Name: s.name, Stable: s.stable, Versions: make(map[string]api.Version, len(s.versions))}
 	for name, v := range s.versions {
-		a.Versions[name] = api.Version{URL: v.target.String(), Metadata: maps.Clone(v.metadata)}
+		a.Versions[name] = api.Version{URL: v.target.String(), Metadata: maps.Clone(v.metadata), Fingerprint: v.fingerprint}
 	}
 	return a
 }
@@ -98,15 +98,18 @@ func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, er
 	}
 	old := s.versions[version]
 	switch {
-	case old != nil && old.fixed && (old.target.String() != target.String() || !maps.Equal(old.metadata, v.Metadata)):
+	case old != nil && old.fixed && (old.target.String() != target.String() || !maps.Equal(old.metadata, v.Metadata) || old.fingerprint != v.Fingerprint):
 		return api.Agent{}, &Refusal{Code: api.CodeInUse, Message: fmt.Sprintf("version %s of %s comes from the settings: change it there", version, agent)}
 	case old != nil && old.fixed:
 		return s.agent(), nil
 	case old == nil && len(s.versions) >= maxVersions:
 		return api.Agent{}, &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf("agent %s has %d versions: delete one first", agent, maxVersions)}
 	}
+	if err := r.renamed(s, version, v); err != nil {
+		return api.Agent{}, err
+	}
 	r.agents[agent] = s
-	s.setVersion(r.newVersion(agent, version, target, v.Metadata, old))
+	s.setVersion(r.newVersion(agent, version, target, v, old))
 	r.publish()
 	r.unsaved = true
 	r.log.Info("version registered", "agent", agent, "version", version, "url", target.String())
@@ -155,7 +158,7 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 		if err != nil {
 			return err
 		}
-		v := r.newVersion(name, version, target, o.Versions[version].Metadata, nil)
+		v := r.newVersion(name, version, target, o.Versions[version], nil)
 		v.fixed = true
 		s.setVersion(v)
 	}
@@ -170,10 +173,18 @@ func (r *Router) newAgent(name string) *agentState {
 	return &agentState{name: name, versions: map[string]*Version{}, recall: newRecall(r.memory), seen: newIDSet(r.memory)}
 }
 
-func (r *Router) newVersion(agent, version string, target *url.URL, metadata map[string]string, old *Version) *Version {
-	v := &Version{name: version, target: target, metadata: maps.Clone(metadata), stats: r.statsOf(agent, version), streams: new(Streams)}
+// newVersion takes over what goes on at the old one of that name, if there is one.
+func (r *Router) newVersion(agent, version string, target *url.URL, o api.Version, old *Version) *Version {
+	v := &Version{
+		name: version, target: target, metadata: maps.Clone(o.Metadata), fingerprint: o.Fingerprint,
+		stats: r.statsOf(agent, version), streams: new(Streams), identity: new(identity),
+	}
 	if old != nil {
-		v.streams = old.streams
+		v.streams, v.identity = old.streams, old.identity
+	}
+	if before, changed := v.identity.declare(declared(o)); changed {
+		r.log.Warn("version changed under its name: it is registered with another fingerprint", "agent", agent, "version", version,
+			"before", before, "now", declared(o))
 	}
 	return v
 }
@@ -202,6 +213,9 @@ func checkVersion(agent, version string, v api.Version) (*url.URL, error) {
 		if len(k) > 64 || len(x) > 1024 {
 			return nil, fmt.Errorf("metadata %.64q of version %s of agent %s: want at most 64 bytes of name and 1024 of value", k, version, agent)
 		}
+	}
+	if err := checkFingerprint(v.Fingerprint); err != nil {
+		return nil, fmt.Errorf("version %s of agent %s: %w", version, agent, err)
 	}
 	return u, nil
 }

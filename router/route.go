@@ -32,6 +32,8 @@ type agentState struct {
 	leaseUntil time.Duration // by Clock.Mono
 	drainUntil time.Duration // by Clock.Mono
 
+	changes map[string]int64 // of identity, by version, when the present owner came
+
 	epoch, previousEpoch uint64
 	rollbacks            int // of the present owner
 	owners               []savedOwner
@@ -113,6 +115,7 @@ func (s *agentState) accept(route api.Route, now, drain time.Duration) {
 	changed := before.Owner != route.Owner
 	if changed {
 		s.rollbacks = 0
+		s.changes = s.changesNow()
 	}
 	again := before.Rollback && !changed && before.Canary == route.Canary
 	switch {
@@ -237,6 +240,11 @@ func (s *agentState) observed(now time.Duration) api.Observed {
 	}
 	if o.OnRollback == "" {
 		o.OnRollback = api.Evict
+	}
+	for _, name := range []string{s.stable, s.route.Canary} {
+		if v := s.versions[name]; v != nil && v.identity.count() > s.changes[name] {
+			o.Changed = append(o.Changed, name)
+		}
 	}
 	if s.leaseHolds(now) {
 		o.EffectiveWeight = o.Weight

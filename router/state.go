@@ -32,6 +32,7 @@ type savedAgent struct {
 	Rollbacks     int                    `json:"rollbacks"`
 	DrainUntil    *time.Time             `json:"drain_until,omitempty"`
 	Owners        []savedOwner           `json:"owners,omitempty"`
+	Fingerprints  map[string]string      `json:"fingerprints,omitempty"` // as registered, by version
 }
 
 type savedOwner struct {
@@ -64,11 +65,14 @@ func (r *Router) save() error {
 func (s *agentState) saved(now time.Duration, wall time.Time) savedAgent {
 	out := savedAgent{
 		Stable: s.stable, Configured: s.configured, Epoch: s.epoch, PreviousEpoch: s.previousEpoch, Rollbacks: s.rollbacks,
-		Owners: s.owners, Versions: make(map[string]api.Version),
+		Owners: s.owners, Versions: make(map[string]api.Version), Fingerprints: make(map[string]string),
 	}
 	for name, v := range s.versions {
+		if f := v.identity.fingerprint(); f != "" {
+			out.Fingerprints[name] = f
+		}
 		if !v.fixed {
-			out.Versions[name] = api.Version{URL: v.target.String(), Metadata: v.metadata}
+			out.Versions[name] = api.Version{URL: v.target.String(), Metadata: v.metadata, Fingerprint: v.fingerprint}
 		}
 	}
 	if s.route.Owner != "" {
@@ -162,7 +166,7 @@ func (r *Router) restore(name string, saved savedAgent) error {
 			return err
 		}
 		if s.versions[version] == nil {
-			s.setVersion(r.newVersion(name, version, target, v.Metadata, nil))
+			s.setVersion(r.newVersion(name, version, target, v, nil))
 		}
 	}
 	switch {
@@ -175,6 +179,7 @@ func (r *Router) restore(name string, saved savedAgent) error {
 	default:
 		s.stable = saved.Stable
 	}
+	r.compareFingerprints(s, saved.Fingerprints)
 	s.epoch, s.previousEpoch, s.rollbacks, s.owners = saved.Epoch, saved.PreviousEpoch, saved.Rollbacks, saved.Owners
 	r.agents[name] = s
 	if saved.Route == nil {

@@ -33,12 +33,14 @@ func (a *agentTable) expired(now time.Duration) bool {
 
 // Version is a build of an agent that requests can go to.
 type Version struct {
-	name     string
-	target   *url.URL
-	metadata map[string]string
-	fixed    bool // comes from the settings: neither saved nor deleted
-	stats    *Stats
-	streams  *Streams
+	name        string
+	target      *url.URL
+	metadata    map[string]string
+	fingerprint string // as registered; the identity's may be of the metadata
+	fixed       bool   // comes from the settings: neither saved nor deleted
+	stats       *Stats
+	streams     *Streams
+	identity    *identity
 }
 
 // Policy says what becomes of conversations in flight on a canary that is taken back, or whose lease has run out.

@@ -73,6 +73,7 @@ type Observed struct {
 	Versions             []string `json:"versions"`           // sorted
 	Mirror               int      `json:"mirror,omitempty"`   // in force, in basis points of stable's requests
 	Epoch                uint64   `json:"epoch"`              // of the pins: it grows when all of them are voided
+	Changed              []string `json:"changed,omitempty"`  // stable or canary, if its fingerprint has changed since the owner came
 }
 
 // Routes is the answer of GET /v1/routes, sorted by agent.

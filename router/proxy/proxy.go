@@ -213,6 +213,7 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	x.code = resp.StatusCode
 	x.header = time.Since(x.start)
 	p.label(resp.Header, x)
+	p.router.Reported(&x.decision, resp.Header)
 	x.takeFeedback(resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		x.upgraded = true
