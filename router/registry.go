@@ -154,12 +154,10 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 	s := r.newAgent(name)
 	s.stable, s.configured = o.Stable, o.Stable
 	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
-		target, err := checkVersion(name, version, o.Versions[version])
+		v, err := r.configured(name, version, o.Versions[version], nil)
 		if err != nil {
 			return err
 		}
-		v := r.newVersion(name, version, target, o.Versions[version], nil)
-		v.fixed = true
 		s.setVersion(v)
 	}
 	if s.versions[o.Stable] == nil {

@@ -1,0 +1,117 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/aviary-rollouts/aviary/router/api"
+)
+
+// Reconfigure takes over agents as the settings name them now: all of them, or with an error none. Versions registered through
+// the admin API, routes, pins and promotions stay. A stable version that the settings did not change stays what it is, promoted
+// or not. Errors name what is in use by a rollout, or can't be.
+func (r *Router) Reconfigure(agents map[string]AgentOptions) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(agents)) {
+		errs = append(errs, r.mayConfigure(name, agents[name])...)
+	}
+	for name, s := range r.agents {
+		if _, ok := agents[name]; !ok && s.configured != "" && s.live(r.clock.Mono()) {
+			errs = append(errs, fmt.Errorf("agent %s is in use by rollout %s: it can't be taken out", name, s.route.Owner))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for name, s := range r.agents {
+		if _, ok := agents[name]; !ok && s.configured != "" {
+			delete(r.agents, name)
+			r.log.Info("agent taken out by the settings", "agent", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(agents)) {
+		if err := r.configure(name, agents[name]); err != nil {
+			errs = append(errs, err) // mayConfigure has let it pass
+		}
+	}
+	r.publish()
+	r.unsaved = true
+	return errors.Join(append(errs, r.save())...)
+}
+
+// mayConfigure finds everything that keeps the settings of one agent from being taken over.
+func (r *Router) mayConfigure(name string, o AgentOptions) (errs []error) {
+	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
+		if _, err := checkVersion(name, version, o.Versions[version]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if _, ok := o.Versions[o.Stable]; !ok {
+		errs = append(errs, fmt.Errorf("stable %q of agent %s: want one of %q", o.Stable, name, slices.Sorted(maps.Keys(o.Versions))))
+	}
+	s := r.agents[name]
+	if s == nil {
+		return errs
+	}
+	live := s.live(r.clock.Mono())
+	if live && s.configured != o.Stable {
+		errs = append(errs, fmt.Errorf("stable of agent %s can't become %s: rollout %s is live", name, o.Stable, s.route.Owner))
+	}
+	for version, v := range s.versions {
+		spec, stays := o.Versions[version]
+		stays = stays || !v.fixed
+		switch {
+		case stays:
+			if err := r.renamed(s, version, spec); err != nil {
+				errs = append(errs, err)
+			}
+		case version == s.stable && s.configured == o.Stable:
+			errs = append(errs, fmt.Errorf("version %s of agent %s was promoted and is its stable one: it can't be taken out before stable changes", version, name))
+		case live && version == s.route.Canary:
+			errs = append(errs, fmt.Errorf("version %s of agent %s is the canary of rollout %s: it can't be taken out", version, name, s.route.Owner))
+		}
+	}
+	return errs
+}
+
+// configure takes over the settings of one agent, which mayConfigure has let pass.
+func (r *Router) configure(name string, o AgentOptions) error {
+	s := r.agents[name]
+	if s == nil {
+		return r.addConfigured(name, o)
+	}
+	before, versions := s.versions, map[string]*Version{}
+	for version, v := range before {
+		if _, named := o.Versions[version]; !named && !v.fixed {
+			versions[version] = v
+		}
+	}
+	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
+		v, err := r.configured(name, version, o.Versions[version], before[version])
+		if err != nil {
+			return err
+		}
+		versions[version] = v
+	}
+	if s.configured != o.Stable {
+		r.log.Warn("stable version by the settings, which changed", "agent", name, "stable", o.Stable, "before", s.stable)
+		s.stable, s.configured = o.Stable, o.Stable
+	}
+	s.versions = versions
+	return nil
+}
+
+// configured is a version of the settings.
+func (r *Router) configured(agent, version string, o api.Version, old *Version) (*Version, error) {
+	target, err := checkVersion(agent, version, o)
+	if err != nil {
+		return nil, err
+	}
+	v := r.newVersion(agent, version, target, o, old)
+	v.fixed = true
+	return v, nil
+}
