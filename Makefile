@@ -97,8 +97,8 @@ bench: ## the Go benchmarks
 	go test -run '^$$' -bench . -benchmem $(UNIT)
 
 .PHONY: bench-reaction
-bench-reaction: build ## from a violation to weight 0, read back, 50 times: p50 and p99
-	go test -count=1 -timeout 25m -run '^$$' -bench Reaction -benchtime 50x ./integration
+bench-reaction: build ## from a violation to weight 0, and to the canary's last request, 50 times: p50 and p99
+	go test -count=1 -timeout 25m -run '^$$' -bench 'Reaction|Withdrawal' -benchtime 50x ./integration
 
 .PHONY: bench-analysis
 bench-analysis: ## verdicts on made-up canaries, ours and other tools', into docs/statistics.md (about half an hour)

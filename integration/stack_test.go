@@ -61,9 +61,10 @@ type worldOptions struct {
 	behavior []agent.Behavior // default: v41, v42 and v43
 	file     bool             // Temporal keeps its state in a file
 	noWorker bool
-	sweep    string // how often orphans are looked for; default 5m
-	prom     string // address of a Prometheus for the metrics target prom
-	replicas int    // of the gateway, 1 or 2; default 1
+	sweep    string               // how often orphans are looked for; default 5m
+	prom     string               // address of a Prometheus for the metrics target prom
+	replicas int                  // of the gateway, 1 or 2; default 1
+	arrived  func(version string) // is told of every request that reaches a version; nil: nobody is
 }
 
 func good() []agent.Behavior {
@@ -155,7 +156,13 @@ func (w *world) writeReplicaSettings(name, listen, admin string) {
 	w.t.Helper()
 	versions := map[string]any{}
 	for _, b := range w.options.behavior {
-		server := httptest.NewServer(agent.Handler(b))
+		handler := agent.Handler(b)
+		server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+			if w.options.arrived != nil {
+				w.options.arrived(b.Version)
+			}
+			handler.ServeHTTP(rw, req)
+		}))
 		w.t.Cleanup(server.Close)
 		versions[b.Version] = map[string]string{"url": server.URL}
 	}
