@@ -60,7 +60,9 @@ func (d *Decision) Streams() *Streams { return d.version.streams }
 
 // AppendPin appends the token that keeps the conversation of d where it is to dst. Only for a Decision with NewPin.
 func (r *Router) AppendPin(dst []byte, d *Decision) []byte {
-	return r.keys.appendToken(dst, kindPin, d.pin)
+	c := d.pin
+	c.expiry = r.clock.Wall().Add(r.pinTTL).Unix()
+	return r.keys.appendToken(dst, kindPin, c)
 }
 
 // Decide chooses the version of agent that serves q. It takes no lock and, with a known version in the pin, allocates nothing.
@@ -86,8 +88,8 @@ func (r *Router) Decide(agent string, q Request) (Decision, error) {
 		if c, err := r.keys.open(kindPin, a.name, q.Pin, a.versions, wall); err == nil {
 			if v := a.versions[c.version]; v != nil && a.honours(c, now) {
 				d.settle(a, v, ByPin)
-				if time.Unix(c.expiry, 0).Sub(wall) < r.pinTTL/2 {
-					r.mint(&d, a)
+				if c.oldKey || a.stale(c) || time.Unix(c.expiry, 0).Sub(wall) < r.pinTTL/2 {
+					d.NewPin, d.pin = true, a.renewed(c)
 				}
 				return d, nil
 			}
@@ -102,17 +104,12 @@ func (r *Router) Decide(agent string, q Request) (Decision, error) {
 	if pinned != d.Version {
 		d.MigratedFrom = pinned
 	}
-	r.mint(&d, a)
+	d.NewPin, d.pin = true, a.begun(&d)
 	return d, nil
 }
 
 func (d *Decision) settle(a *agentTable, v *Version, reason Reason) {
 	d.version, d.Version, d.Reason, d.Canary = v, v.name, reason, a.canary != "" && v.name == a.canary
-}
-
-func (r *Router) mint(d *Decision, a *agentTable) {
-	d.NewPin = true
-	d.pin = claims{agent: a.name, version: d.Version, rollout: a.salt, epoch: a.epoch, expiry: r.clock.Wall().Add(r.pinTTL).Unix()}
 }
 
 // choose picks by weight, and sets the bucket.
@@ -131,25 +128,4 @@ func (a *agentTable) choose(d *Decision, key string, now time.Duration) (*Versio
 		return a.versions[a.canary], reason
 	}
 	return a.versions[a.stable], reason
-}
-
-// honours reports whether a conversation may stay where its genuine pin says. Stable is always allowed; the canary only while
-// it has not been taken back, or is draining; another version (the stable one of before) as long as no rollback was in between.
-func (a *agentTable) honours(c claims, now time.Duration) bool {
-	if c.version == a.stable {
-		return true
-	}
-	if c.version != a.canary {
-		return c.epoch == a.epoch
-	}
-	if a.rollback {
-		return a.policy == Drain && (c.epoch == a.epoch || c.epoch == a.previousEpoch) && now < a.drainUntil
-	}
-	if c.epoch != a.epoch {
-		return false
-	}
-	if !a.leased || now < a.leaseUntil {
-		return true
-	}
-	return a.policy == Drain && now < a.leaseUntil+a.drain
 }

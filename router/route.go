@@ -20,6 +20,7 @@ const maxLease = 366 * 24 * 3600 * 1000
 // agentState is what the router knows about an agent, guarded by Router.mu.
 type agentState struct {
 	name       string
+	born       time.Duration // by Clock.Mono
 	stable     string
 	configured string // stable by the settings; empty: the agent is not there
 	versions   map[string]*Version
@@ -34,9 +35,8 @@ type agentState struct {
 
 	changes map[string]int64 // of identity, by version, when the present owner came
 
-	epoch, previousEpoch uint64
-	rollbacks            int // of the present owner
-	owners               []savedOwner
+	epochs epochs
+	owners []savedOwner
 }
 
 // weight is the canary's weight as set in this process.
@@ -55,13 +55,14 @@ func (s *agentState) live(now time.Duration) bool { return s.route.Weight > 0 &&
 func (s *agentState) table(drain time.Duration) *agentTable {
 	return &agentTable{
 		name: s.name, stable: s.stable, canary: s.route.Canary, weight: s.weight(), salt: xxhash.Sum64String(s.route.Owner),
-		epoch: s.epoch, previousEpoch: s.previousEpoch, policy: Policy(s.route.OnRollback), rollback: s.route.Rollback,
+		epochs: s.epochs, unheardUntil: s.unheardUntil(), policy: Policy(s.route.OnRollback), rollback: s.route.Rollback,
 		leased: s.leased, leaseUntil: s.leaseUntil, drain: drain, drainUntil: s.drainUntil, versions: s.versions,
 		recall: s.recall,
 	}
 }
 
 // SetRoute makes route the whole desired state of agent and returns what is in force. The same route again renews the lease.
+// An Epoch above the router's own is taken over, with a renewal too; it is no part of what makes two routes the same.
 // Errors: *api.Conflict from the fence, *Refusal for a route that can't be, or that the state was not saved (it is in force).
 func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	if route.OnRollback == "" {
@@ -70,6 +71,8 @@ func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	if err := checkShape(route); err != nil {
 		return api.Observed{}, err
 	}
+	epoch := route.Epoch
+	route.Epoch = 0
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.agents[agent]
@@ -85,8 +88,9 @@ func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	}
 	renewal := route == s.route
 	if !renewal {
-		s.accept(route, now, r.drain)
+		s.accept(route, epoch, now, r.drain)
 	}
+	joined := s.epochs.join(epoch)
 	s.cold = false
 	s.leased = route.LeaseMillis > 0
 	s.leaseUntil = now + route.Lease()
@@ -94,6 +98,9 @@ func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	// After publish: a request decided before it is ended, and one decided after it no longer goes to the canary.
 	for name, v := range s.versions {
 		v.streams.setKilled(route.Rollback && route.OnRollback == api.Kill && name == route.Canary)
+	}
+	if joined {
+		r.unsaved = true
 	}
 	if !renewal {
 		r.unsaved = true
@@ -109,21 +116,21 @@ func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	return s.observed(now), err
 }
 
-// accept replaces the route.
-func (s *agentState) accept(route api.Route, now, drain time.Duration) {
+// accept replaces the route. Epoch is the highest that the control plane has seen.
+func (s *agentState) accept(route api.Route, epoch uint64, now, drain time.Duration) {
 	before := s.route
 	changed := before.Owner != route.Owner
 	if changed {
-		s.rollbacks = 0
+		s.epochs.rollout(slices.ContainsFunc(s.owners, func(o savedOwner) bool { return o.Owner == route.Owner }))
 		s.changes = s.changesNow()
 	}
 	again := before.Rollback && !changed && before.Canary == route.Canary
 	switch {
 	case route.Rollback && !again:
-		s.voidPins(route.Owner)
+		s.epochs.rollback(epoch)
 		s.drainUntil = now + drain
 	case changed && before.Canary != "" && !before.Rollback:
-		s.voidPins(before.Owner) // the rollout before was left lying; its canary's conversations must not wake up in this one
+		s.epochs.void(epoch) // the rollout before was left lying; its canary's conversations must not wake up in this one
 	}
 	s.owners = slices.DeleteFunc(s.owners, func(o savedOwner) bool { return o.Owner == route.Owner })
 	s.owners = append(s.owners, savedOwner{Owner: route.Owner, Revision: route.Revision})
@@ -131,12 +138,6 @@ func (s *agentState) accept(route api.Route, now, drain time.Duration) {
 		s.owners = slices.Delete(s.owners, 0, len(s.owners)-maxOwners)
 	}
 	s.route, s.stable = route, route.Stable
-}
-
-// voidPins begins a new epoch. It is computed, not counted or drawn, so that all replicas that see the rollback agree on it.
-func (s *agentState) voidPins(owner string) {
-	s.rollbacks++
-	s.previousEpoch, s.epoch = s.epoch, fmix64(xxhash.Sum64String(owner)+uint64(s.rollbacks))
 }
 
 // fence refuses an older revision of an owner, another content for a revision, and another owner while one is live.
@@ -179,6 +180,8 @@ func checkShape(route api.Route) error {
 		return invalid("revision %d: want 0 or more", route.Revision)
 	case route.LeaseMillis < 0 || route.LeaseMillis > maxLease:
 		return invalid("lease_ms %d: want 0 (never runs out) to %d", route.LeaseMillis, maxLease)
+	case route.Epoch > maxEpoch:
+		return invalid("epoch %d: want 0 to %d", route.Epoch, uint64(maxEpoch))
 	case route.OnRollback != api.Evict && route.OnRollback != api.Drain && route.OnRollback != api.Kill:
 		return invalid("on_rollback %q: want evict, drain or kill", route.OnRollback)
 	case route.Stable == "":
@@ -237,6 +240,7 @@ func (s *agentState) observed(now time.Duration) api.Observed {
 	o := api.Observed{
 		Agent: s.name, Stable: s.stable, Canary: s.route.Canary, Weight: s.weight(), Owner: s.route.Owner, Revision: s.route.Revision,
 		OnRollback: s.route.OnRollback, Rollback: s.route.Rollback, Versions: slices.Sorted(maps.Keys(s.versions)),
+		Epoch: s.epochs.now,
 	}
 	if o.OnRollback == "" {
 		o.OnRollback = api.Evict

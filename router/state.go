@@ -15,7 +15,7 @@ import (
 )
 
 // stateFormat is the version of the state file.
-const stateFormat = 1
+const stateFormat = 2
 
 type savedState struct {
 	Format int                   `json:"format"`
@@ -28,8 +28,9 @@ type savedAgent struct {
 	Versions      map[string]api.Version `json:"versions,omitempty"`          // those not from the settings
 	Route         *api.Route             `json:"route,omitempty"`
 	Epoch         uint64                 `json:"epoch"`
-	PreviousEpoch uint64                 `json:"previous_epoch"`
-	Rollbacks     int                    `json:"rollbacks"`
+	VoidedEpoch   uint64                 `json:"voided_epoch,omitempty"`   // since format 2
+	PreviousEpoch uint64                 `json:"previous_epoch,omitempty"` // since format 2 it is one of the counter's values
+	Rollbacks     int                    `json:"rollbacks,omitempty"`      // in format 1 only
 	DrainUntil    *time.Time             `json:"drain_until,omitempty"`
 	Owners        []savedOwner           `json:"owners,omitempty"`
 	Fingerprints  map[string]string      `json:"fingerprints,omitempty"` // as registered, by version
@@ -64,7 +65,7 @@ func (r *Router) save() error {
 
 func (s *agentState) saved(now time.Duration, wall time.Time) savedAgent {
 	out := savedAgent{
-		Stable: s.stable, Configured: s.configured, Epoch: s.epoch, PreviousEpoch: s.previousEpoch, Rollbacks: s.rollbacks,
+		Stable: s.stable, Configured: s.configured, Epoch: s.epochs.now, VoidedEpoch: s.epochs.voided, PreviousEpoch: s.epochs.drained,
 		Owners: s.owners, Versions: make(map[string]api.Version), Fingerprints: make(map[string]string),
 	}
 	for name, v := range s.versions {
@@ -138,15 +139,29 @@ func (r *Router) load() error {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("state file %s holds more than one document", r.path)
 	}
-	if state.Format != stateFormat {
-		return fmt.Errorf("state file %s has format %d: want %d", r.path, state.Format, stateFormat)
+	if state.Format < 1 || state.Format > stateFormat {
+		return fmt.Errorf("state file %s has format %d: want 1 to %d", r.path, state.Format, stateFormat)
 	}
 	for name, saved := range state.Agents {
+		if state.Format == 1 {
+			saved.countEpochs()
+		}
 		if err := r.restore(name, saved); err != nil {
 			return fmt.Errorf("state file %s: %w", r.path, err)
 		}
 	}
 	return nil
+}
+
+// countEpochs turns the epochs of format 1, which were hashes, into the counter. Hashes have no order, so none is kept: an agent
+// whose pins were never voided is at 0, as its pins are, and any other at 1. Pins to stable hold all the same. Pins that
+// carry a hash to another version don't: such a conversation is chosen anew by its key, which leads to the canary again while
+// the weight has not fallen. A drain under way goes on for pins from before the first rollback.
+func (a *savedAgent) countEpochs() {
+	a.Epoch, a.PreviousEpoch, a.Rollbacks = min(a.Epoch, 1), 0, 0
+	if a.Route != nil && a.Route.Rollback {
+		a.VoidedEpoch = a.Epoch
+	}
 }
 
 // restore brings one agent back. Its canary waits for a renewal: until then new conversations go to stable, while the owner
@@ -180,7 +195,8 @@ func (r *Router) restore(name string, saved savedAgent) error {
 		s.stable = saved.Stable
 	}
 	r.compareFingerprints(s, saved.Fingerprints)
-	s.epoch, s.previousEpoch, s.rollbacks, s.owners = saved.Epoch, saved.PreviousEpoch, saved.Rollbacks, saved.Owners
+	s.epochs = epochs{now: saved.Epoch, voided: saved.VoidedEpoch, drained: saved.PreviousEpoch}
+	s.owners = saved.Owners
 	r.agents[name] = s
 	if saved.Route == nil {
 		return nil

@@ -150,7 +150,7 @@ func TestStateFileThatIsNoGood(t *testing.T) {
 		"cut":            {`{"format":1,"agents":{"support-`, "unexpected EOF"},
 		"unknown key":    {`{"format":1,"agent":{}}`, "unknown field"},
 		"two documents":  {`{"format":1,"agents":{}} {}`, "more than one document"},
-		"another format": {`{"format":2,"agents":{}}`, "format 2"},
+		"another format": {`{"format":3,"agents":{}}`, "format 3"},
 		"bad url":        {`{"format":1,"agents":{"support-agent":{"stable":"v41","versions":{"v9":{"url":"ftp://x"}},"epoch":0,"previous_epoch":0,"rollbacks":0}}}`, "url of version v9"},
 		"bad route":      {`{"format":1,"agents":{"support-agent":{"stable":"v41","route":{"stable":"v41","weight":77777,"owner":"o","on_rollback":"evict"}}}}`, "weight 77777"},
 	} {

@@ -15,7 +15,8 @@ type agentTable struct {
 	name, stable, canary string
 	weight               int    // of the canary in basis points
 	salt                 uint64 // xxh64 of the owner
-	epoch, previousEpoch uint64
+	epochs               epochs
+	unheardUntil         time.Duration // by Clock.Mono: until then pins to a canary hold though no control plane has spoken
 	policy               Policy
 	rollback             bool
 	leased               bool          // leaseUntil counts

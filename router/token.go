@@ -19,6 +19,9 @@ const (
 	kindOverride = 'o'
 )
 
+// onStable is the rollout of a pin to what was the stable version when it was made.
+const onStable = 0
+
 const (
 	maxKeyID    = 32
 	minSecret   = 16
@@ -106,8 +109,10 @@ func (k *ringKey) pool(kind byte) *sync.Pool {
 // claims are what a token says.
 type claims struct {
 	agent, version string
-	rollout, epoch uint64
+	rollout        uint64 // the salt of the rollout whose canary the version was, or onStable
+	epoch          uint64
 	expiry         int64 // Unix seconds
+	oldKey         bool  // read from a token that another key than the first has signed
 }
 
 // appendToken appends the signed text of c to dst.
@@ -159,6 +164,7 @@ func (k *Keyring) open(kind byte, agent, token string, versions map[string]*Vers
 	if !ok {
 		return claims{}, ErrBadToken
 	}
+	c.oldKey = rk != k.first
 	if now.Unix() >= c.expiry {
 		return c, ErrExpiredToken
 	}
