@@ -98,6 +98,7 @@ type GatewayNames struct {
 	OverrideToken string `yaml:"override_token_header"` // X-Canary-Token
 	Version       string `yaml:"version_header"`        // X-Agent-Version
 	MigratedFrom  string `yaml:"migrated_from_header"`  // X-Conversation-Migrated-From
+	RequestID     string `yaml:"request_id_header"`     // X-Request-ID
 }
 
 // GatewayTimeouts bound what may hang. There is none on a response's body: agents stream for minutes.

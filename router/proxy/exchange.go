@@ -17,9 +17,17 @@ type exchange struct {
 	in       *http.Request
 	start    time.Time
 	prefix   string // of the path, that led here
+	agent    string // the request is for; empty: for none that is known
 	decision router.Decision
 	key      string
 	newKey   string // for the key cookie; empty: it has one or needs none
+
+	client      client
+	id          string // of the request
+	traceparent string // empty: none
+	traced      bool   // traceparent is the client's
+	body        *requestBody
+	received    atomic.Int64 // bytes of the request's body
 
 	killed atomic.Bool // by a rollback
 	broken atomic.Bool // the request's body could not be read
@@ -30,6 +38,29 @@ type exchange struct {
 	upgraded bool
 	events   bool // the response is an event stream
 	done     bool
+
+	outcome  int    // the code it was counted with
+	upstream string // host:port that answered
+	refusal  string // of the proxy
+	problem  error  // of the agent
+}
+
+// begin opens the exchange towards the client.
+func (x *exchange) begin(w http.ResponseWriter) {
+	p := x.proxy
+	x.client.open(w, x.in, p.options.ClientRead, p.options.ClientWrite)
+	x.id = requestID(x.in.Header[p.names.RequestID])
+	p.trace(x)
+}
+
+// close is the last that happens to an exchange.
+func (x *exchange) close() {
+	bodyLeft := x.in.ContentLength != 0
+	if x.body != nil {
+		bodyLeft = !x.body.over.Load()
+	}
+	x.client.close(bodyLeft)
+	x.proxy.logAccess(x)
 }
 
 // counted reports whether the request shows in the metrics. Testers' do not.
@@ -41,6 +72,7 @@ func (x *exchange) finish(code int, failed bool) {
 		return
 	}
 	x.done = true
+	x.outcome = code
 	if !x.counted() {
 		return
 	}
@@ -60,6 +92,9 @@ func (x *exchange) finish(code int, failed bool) {
 // fail counts the exchange as ended with code because of err, and logs it if the agent is to blame.
 func (x *exchange) fail(code int, err error) {
 	blame := code >= 500 && !x.killed.Load()
+	if !x.done {
+		x.problem = err
+	}
 	if blame && !x.done {
 		x.proxy.log.Warn("agent did not answer", "agent", x.decision.Agent, "version", x.decision.Version,
 			"reason", string(x.decision.Reason), "code", code, "error", err)
@@ -161,18 +196,4 @@ func farewell(midLine bool) []byte {
 func isEventStream(h http.Header) bool {
 	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && media == "text/event-stream" && h.Get("Content-Encoding") == "" && h.Get("Content-Length") == ""
-}
-
-// requestBody notes when the client's body breaks, which is not the agent's fault.
-type requestBody struct {
-	io.ReadCloser
-	broken *atomic.Bool
-}
-
-func (b *requestBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
-		b.broken.Store(true)
-	}
-	return n, err
 }

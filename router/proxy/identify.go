@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/rand"
 	"net"
 	"net/http"
@@ -22,21 +23,21 @@ type Names struct {
 	OverrideToken string // header with the token that lets them; X-Canary-Token
 	Version       string // header of answers; X-Agent-Version
 	MigratedFrom  string // header of requests and answers after a rollback; X-Conversation-Migrated-From
+	RequestID     string // header with the request's id, all ways; X-Request-ID
 }
 
 func (n Names) withDefaults() Names {
 	for _, f := range []struct {
-		field *string
-		value string
+		header *string
+		value  string
 	}{
-		{&n.Conversation, "X-Conversation-ID"}, {&n.User, "X-User-ID"}, {&n.KeyCookie, "aviary_key"}, {&n.Pin, "X-Aviary-Pin"},
-		{&n.PinCookie, "aviary_pin"}, {&n.Override, "X-Canary"}, {&n.OverrideToken, "X-Canary-Token"},
-		{&n.Version, "X-Agent-Version"}, {&n.MigratedFrom, "X-Conversation-Migrated-From"},
+		{&n.Conversation, "X-Conversation-ID"}, {&n.User, "X-User-ID"}, {&n.Pin, "X-Aviary-Pin"}, {&n.Override, "X-Canary"},
+		{&n.OverrideToken, "X-Canary-Token"}, {&n.Version, "X-Agent-Version"}, {&n.MigratedFrom, "X-Conversation-Migrated-From"},
+		{&n.RequestID, "X-Request-ID"},
 	} {
-		if *f.field == "" {
-			*f.field = f.value
-		}
+		*f.header = http.CanonicalHeaderKey(cmp.Or(*f.header, f.value)) // so that net/http need not do it for every request
 	}
+	n.KeyCookie, n.PinCookie = cmp.Or(n.KeyCookie, "aviary_key"), cmp.Or(n.PinCookie, "aviary_pin")
 	return n
 }
 

@@ -32,6 +32,13 @@ type Options struct {
 	HeaderTimeout                   time.Duration // from the request's end to the header of the response; 0: 2 min
 	IdlePerHost                     int           // idle connections kept per version; 0: 256
 	Logger                          *slog.Logger  // nil: none
+
+	// ClientRead bounds how long a client may send nothing of a body that it announced, ClientWrite how long it may take nothing
+	// of the response; 0: for ever. Neither bounds how long an agent may think.
+	ClientRead, ClientWrite time.Duration
+	NoTrace                 bool         // leave a request without a traceparent without one
+	AccessLog               *slog.Logger // one line per request at its end; nil: none
+	AccessSample            float64      // the share in [0,1] of the requests that went well, that AccessLog gets; it gets every other
 }
 
 // Match is how an agent is reached.
@@ -45,7 +52,7 @@ type Proxy struct {
 	router  *router.Router
 	options Options
 	names   Names
-	matches matcher
+	matches atomic.Pointer[matcher]
 	reverse *httputil.ReverseProxy
 	log     *slog.Logger
 	live    atomic.Int64
@@ -57,7 +64,8 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), matches: matches, log: o.Logger}
+	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), log: o.Logger}
+	p.matches.Store(&matches)
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -72,6 +80,15 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 		// of known length leaves in as few packets as can be.
 	}
 	return p, nil
+}
+
+// Prepare checks how agents are reached now, and returns what makes it so. Errors name the match at fault.
+func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
+	matches, err := newMatcher(agents)
+	if err != nil {
+		return nil, err
+	}
+	return func() { p.matches.Store(&matches) }, nil
 }
 
 func newTransport(o Options) *http.Transport {
@@ -119,36 +136,39 @@ func (p *Proxy) Wait(ctx context.Context) error {
 
 // ServeHTTP sends req to the version that serves it, and counts how it ended.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	agent, prefix, ok := p.matches.match(req, p.router)
+	x := &exchange{proxy: p, in: req, start: time.Now()}
+	x.begin(w)
+	defer x.close()
+	agent, prefix, ok := p.matches.Load().match(req, p.router)
 	if !ok {
-		writeError(w, http.StatusNotFound, api.CodeUnknownAgent, "no agent is reached by this host and path")
+		x.refuse(http.StatusNotFound, api.CodeUnknownAgent, "no agent is reached by this host and path")
 		return
 	}
 	if dotted(req.URL.Path) {
-		writeError(w, http.StatusBadRequest, api.CodeInvalid, "path has a . or .. segment")
+		x.refuse(http.StatusBadRequest, api.CodeInvalid, "path has a . or .. segment")
 		return
 	}
-	x := &exchange{proxy: p, in: req, start: time.Now(), prefix: prefix}
+	x.agent, x.prefix = agent, prefix
 	q, refusal := p.identify(x, agent)
 	if refusal != "" {
-		writeError(w, http.StatusForbidden, api.CodeInvalid, refusal)
+		x.refuse(http.StatusForbidden, api.CodeInvalid, refusal)
 		return
 	}
 	d, err := p.router.Decide(agent, q)
 	switch {
 	case errors.Is(err, router.ErrUnknownVersion):
-		writeError(w, http.StatusUnprocessableEntity, api.CodeUnknownVersion, fmt.Sprintf("agent %s has no version %q", agent, q.Override))
+		x.refuse(http.StatusUnprocessableEntity, api.CodeUnknownVersion, fmt.Sprintf("agent %s has no version %q", agent, q.Override))
 		return
 	case err != nil:
-		writeError(w, http.StatusServiceUnavailable, api.CodeNotReady, fmt.Sprintf("agent %s: %v", agent, err))
+		x.refuse(http.StatusServiceUnavailable, api.CodeNotReady, fmt.Sprintf("agent %s: %v", agent, err))
 		return
 	}
 	x.decision, x.key = d, q.Key
-	p.forward(w, req, x)
+	p.forward(req, x)
 }
 
 // forward runs the exchange to its end. However it ends, it is counted once.
-func (p *Proxy) forward(w http.ResponseWriter, req *http.Request, x *exchange) {
+func (p *Proxy) forward(req *http.Request, x *exchange) {
 	p.live.Add(1)
 	defer p.live.Add(-1)
 	ctx, cancel := context.WithCancel(req.Context())
@@ -165,10 +185,11 @@ func (p *Proxy) forward(w http.ResponseWriter, req *http.Request, x *exchange) {
 	if req.Body != nil && req.Body != http.NoBody {
 		// An agent may answer while it is still being told: without this, the server would first read all of the request.
 		// Not every ResponseWriter can; those of HTTP/2 always do it.
-		_ = http.NewResponseController(w).EnableFullDuplex()
-		req.Body = &requestBody{ReadCloser: req.Body, broken: &x.broken}
+		_ = x.client.control.EnableFullDuplex()
+		x.body = &requestBody{ReadCloser: req.Body, exchange: x}
+		req.Body = x.body
 	}
-	p.reverse.ServeHTTP(w, req)
+	p.reverse.ServeHTTP(&x.client, req)
 }
 
 type exchangeKey struct{}
@@ -183,19 +204,9 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	// As it came: ReverseProxy drops what it can't parse, and the agent may have its own idea of a query.
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
 	pr.SetURL(x.decision.Target())
-	behindProxy := p.fromProxy(pr.In)
-	if behindProxy {
-		pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"]
-	}
-	pr.SetXForwarded()
-	if behindProxy {
-		for _, name := range []string{"X-Forwarded-Host", "X-Forwarded-Proto"} {
-			if v := pr.In.Header.Get(name); v != "" {
-				pr.Out.Header.Set(name, v)
-			}
-		}
-	}
+	p.forwardHeaders(pr)
 	h := pr.Out.Header
+	p.markRequest(h, x)
 	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version} {
 		h.Del(name)
 	}
@@ -212,6 +223,7 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	x := exchangeOf(resp.Request)
 	x.code = resp.StatusCode
 	x.header = time.Since(x.start)
+	x.upstream = resp.Request.URL.Host
 	p.label(resp.Header, x)
 	p.router.Reported(&x.decision, resp.Header)
 	x.takeFeedback(resp.Header)
@@ -235,6 +247,7 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 // label sets the router's own headers on an answer.
 func (p *Proxy) label(h http.Header, x *exchange) {
 	d := &x.decision
+	h[p.names.RequestID] = []string{x.id}
 	h.Set(p.names.Version, d.Version)
 	h.Del(p.names.Pin)
 	h.Del(p.names.MigratedFrom)
@@ -259,6 +272,9 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 	switch {
 	case x.killed.Load():
 		status, code, message = http.StatusServiceUnavailable, "version_withdrawn", "the version that served this conversation was withdrawn; send the turn again"
+	case x.client.reading.out.Load():
+		status, code, message = http.StatusRequestTimeout, "request_timeout", "the request's body did not come in time"
+		w.Header().Set("Connection", "close") // whatever still comes belongs to this request
 	case x.broken.Load():
 		status, code, message = http.StatusBadRequest, api.CodeInvalid, "the request's body could not be read"
 	case x.in.Context().Err() != nil:
@@ -275,19 +291,32 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "0")
 	}
-	writeError(w, status, code, message)
+	writeError(w, status, code, message, x.id)
+}
+
+// refuse answers for an agent that is not asked.
+func (x *exchange) refuse(status int, code, message string) {
+	x.refusal = message
+	x.client.Header()[x.proxy.names.RequestID] = []string{x.id}
+	writeError(&x.client, status, code, message, x.id)
 }
 
 // CodeClientGone is the status in logs and metrics of a request whose client went away.
 const CodeClientGone = router.CodeClientGone
 
-func writeError(w http.ResponseWriter, status int, code, message string) {
+// errorBody is the body of an answer of the proxy's own.
+type errorBody struct {
+	api.ErrorBody
+	RequestID string `json:"request_id"`
+}
+
+func writeError(w http.ResponseWriter, status int, code, message, id string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Del("Content-Length")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(api.ErrorBody{Code: code, Error: message}) //nolint:errcheck // the client is gone
+	json.NewEncoder(w).Encode(errorBody{api.ErrorBody{Code: code, Error: message}, id}) //nolint:errcheck // the client is gone
 }
 
 // dotted reports whether a path could climb out of the prefix that leads to an agent.

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// longAgo is a deadline that ends what is under way.
+var longAgo = time.Unix(1, 0)
+
+// client is the exchange's ResponseWriter: it counts what is sent, and gives up on a client that takes nothing.
+type client struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	status  int // the final one; 0: none yet
+	sent    atomic.Int64
+	reading patience
+	writing patience
+}
+
+// open makes the client ready. Limits of 0 are none.
+func (c *client) open(w http.ResponseWriter, req *http.Request, read, write time.Duration) {
+	c.ResponseWriter = w
+	c.control = http.NewResponseController(w)
+	timed := req.ProtoMajor >= 2
+	c.reading = patience{limit: read, timed: timed, set: c.control.SetReadDeadline}
+	c.writing = patience{limit: write, timed: timed, set: c.control.SetWriteDeadline}
+}
+
+// close is for the end of the handler: what net/http has still to write, and of HTTP/1 to read, is bounded too.
+func (c *client) close(bodyLeft bool) {
+	c.reading.end(bodyLeft && !c.reading.timed)
+	c.writing.end(true)
+}
+
+// Unwrap is for http.ResponseController.
+func (c *client) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// WriteHeader notes the final status.
+func (c *client) WriteHeader(code int) {
+	if (code >= 200 || code == http.StatusSwitchingProtocols) && c.status == 0 {
+		c.status = code
+	}
+	c.ResponseWriter.WriteHeader(code)
+}
+
+// Write fails if the client takes nothing for too long.
+func (c *client) Write(p []byte) (int, error) {
+	if c.status == 0 {
+		c.status = http.StatusOK
+	}
+	c.writing.begin()
+	n, err := c.ResponseWriter.Write(p)
+	c.writing.done(err)
+	c.sent.Add(int64(n))
+	return n, err
+}
+
+// FlushError is for http.ResponseController. It fails as Write does.
+func (c *client) FlushError() error {
+	c.writing.begin()
+	err := c.control.Flush()
+	c.writing.done(err)
+	return err
+}
+
+// stalled reports whether the client was given up because it took nothing.
+func (c *client) stalled() bool { return c.writing.out.Load() }
+
+// patience bounds how long one call may wait for the client. A deadline of HTTP/1 is the connection's and harms nobody while no
+// call waits, so it is moved before every call. One of HTTP/2 ends the stream whenever it passes, so a timer is kept instead,
+// which runs only during calls.
+type patience struct {
+	limit time.Duration // 0: none
+	timed bool
+	set   func(time.Time) error
+	out   atomic.Bool // it ran out
+
+	mu    sync.Mutex
+	timer *time.Timer
+	ended bool // set must not be called any more
+}
+
+func (p *patience) begin() {
+	if p.limit == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.ended: // the transport may still read when the handler is over, and the connection is no longer ours
+	case !p.timed:
+		_ = p.set(time.Now().Add(p.limit)) // a ResponseWriter that can't has no slow client either
+	case p.timer == nil:
+		p.timer = time.AfterFunc(p.limit, p.expire)
+	default:
+		p.timer.Reset(p.limit)
+	}
+}
+
+func (p *patience) done(err error) {
+	if p.timed {
+		p.mu.Lock()
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+		p.mu.Unlock()
+	}
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		p.out.Store(true)
+	}
+}
+
+func (p *patience) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.out.Store(true)
+		_ = p.set(longAgo)
+	}
+}
+
+// end leaves a deadline of one more limit behind if net/http has more to do, and calls set no more.
+func (p *patience) end(more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if more && p.limit > 0 && !p.out.Load() {
+		_ = p.set(time.Now().Add(p.limit))
+	}
+	p.ended = true
+}
+
+// rest takes the deadline away: the connection is now watched for the client's going, for as long as the response takes.
+func (p *patience) rest() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.limit > 0 && !p.timed && !p.ended {
+		_ = p.set(time.Time{})
+	}
+}
+
+// requestBody notes when the client's body breaks or stalls, which is not the agent's fault.
+type requestBody struct {
+	io.ReadCloser
+	exchange *exchange
+	over     atomic.Bool // read to its end
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	x := b.exchange
+	reading := &x.client.reading
+	reading.begin()
+	n, err := b.ReadCloser.Read(p)
+	reading.done(err)
+	x.received.Add(int64(n))
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		reading.rest()
+		b.over.Store(true)
+	case !errors.Is(err, http.ErrBodyReadAfterClose):
+		x.broken.Store(true)
+	}
+	return n, err
+}
