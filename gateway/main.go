@@ -58,6 +58,12 @@ func run(ctx context.Context, args []string, std stdio) int {
 		fmt.Fprintln(std.err, "gateway:", err)
 		return 1
 	}
+	reload, err := newReloader(g, *path)
+	if err != nil {
+		fmt.Fprintln(std.err, "gateway:", err)
+		return 1
+	}
+	go reload.run(ctx)
 	if err := g.run(ctx, *addrFile); err != nil {
 		fmt.Fprintln(std.err, "gateway:", err)
 		return 1

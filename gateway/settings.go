@@ -68,19 +68,24 @@ func routerOptions(g config.Gateway, log *slog.Logger) (router.Options, error) {
 	if err != nil {
 		return router.Options{}, err
 	}
-	o := router.Options{
-		Agents: map[string]router.AgentOptions{}, Keys: keys, PinTTL: g.PinTTL,
+	return router.Options{
+		Agents: agentOptions(g), Keys: keys, PinTTL: g.PinTTL,
 		DrainDeadline: max(g.DrainDeadline, 1), // to the router 0 is its default, to the settings it is no time at all
 		StateFile:     g.StateFile, Memory: g.Memory, Logger: log,
-	}
+	}, nil
+}
+
+// agentOptions are the agents of the settings.
+func agentOptions(g config.Gateway) map[string]router.AgentOptions {
+	agents := map[string]router.AgentOptions{}
 	for name, a := range g.Agents {
 		versions := map[string]api.Version{}
 		for version, v := range a.Versions {
-			versions[version] = api.Version{URL: v.URL, Metadata: v.Metadata}
+			versions[version] = api.Version{URL: v.URL, Metadata: v.Metadata, Fingerprint: v.Fingerprint}
 		}
-		o.Agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions}
+		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions}
 	}
-	return o, nil
+	return agents
 }
 
 func proxyOptions(g config.Gateway, log *slog.Logger) (proxy.Options, error) {

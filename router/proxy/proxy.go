@@ -91,6 +91,15 @@ func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
 	return func() { p.matches.Store(&matches) }, nil
 }
 
+// Prepare checks how agents are reached now, and returns what makes it so. Errors name the match at fault.
+func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
+	matches, err := newMatcher(agents)
+	if err != nil {
+		return nil, err
+	}
+	return func() { p.matches.Store(&matches) }, nil
+}
+
 func newTransport(o Options) *http.Transport {
 	dial, header, idle := o.DialTimeout, o.HeaderTimeout, o.IdlePerHost
 	if dial == 0 {
