@@ -92,7 +92,7 @@ func (x *exchange) finish(code int, failed bool) {
 // fail counts the exchange as ended with code because of err, and logs it if the agent is to blame.
 func (x *exchange) fail(code int, err error) {
 	blame := code >= 500 && !x.killed.Load()
-	if !x.done {
+	if !x.done && code != CodeClientGone {
 		x.problem = err
 	}
 	if blame && !x.done {
