@@ -2,6 +2,7 @@ package activities
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aviary-rollouts/aviary/analysis"
@@ -76,12 +77,21 @@ func (o *observer) freeze(analysis.Report) (rollout.Finding, string) {
 	return o.changed(rollout.FoundFreeze, o.request.Frozen, frozen, "judging again")
 }
 
-// mismatch looks for a share of traffic that began or ceased to contradict the weight.
+// doubt is why the comparison can't be trusted, or empty: the canary's share of traffic is not its weight, or a version is no
+// longer what it was when the rollout began.
+func (o *observer) doubt(report analysis.Report) string {
+	if report.Mismatch == "" && len(o.replaced) > 0 {
+		return fmt.Sprintf("%s changed under its name since the rollout began, its fingerprint is another", strings.Join(o.replaced, " and "))
+	}
+	return report.Mismatch
+}
+
+// mismatch looks for a comparison that began or ceased to be in doubt.
 func (o *observer) mismatch(report analysis.Report) (rollout.Finding, string) {
 	if !o.caughtUp {
 		return "", ""
 	}
-	return o.changed(rollout.FoundMismatch, o.request.Mismatch, report.Mismatch, "the canary's share of traffic agrees with its weight again")
+	return o.changed(rollout.FoundMismatch, o.request.Mismatch, o.doubt(report), "the canary's share of traffic agrees with its weight again")
 }
 
 // ready looks for the end of the stage. All that rollout.Step would hold the stage for is asked here too: it must not be told of a
@@ -91,7 +101,7 @@ func (o *observer) ready(report analysis.Report) (rollout.Finding, string) {
 	s := o.p.Slice
 	requests := o.request.Requests.Add(s.Requests)
 	need := float64(max(1, o.stage().MinRequests))
-	if !o.longEnough() || !o.answered || frozen || s.SourceDown != "" || s.PlaneDown != "" || report.Mismatch != "" ||
+	if !o.longEnough() || !o.answered || frozen || s.SourceDown != "" || s.PlaneDown != "" || o.doubt(report) != "" ||
 		requests.Canary < need || report.Gate != analysis.Met || o.settling(o.now) {
 		return "", ""
 	}

@@ -21,7 +21,7 @@ func (o *observer) keep(ctx context.Context) (rollout.Finding, string) {
 	seen, unread := o.a.read(ctx, o.driver, route)
 	drift := ""
 	if unread == nil {
-		drift = difference(seen, route)
+		drift, o.replaced = difference(seen, route), seen.Changed
 	}
 	if drift != "" && !o.p.PutBack.IsZero() && o.now.Sub(o.p.PutBack) < driftMemory {
 		o.p.PutBack = time.Time{}

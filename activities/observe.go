@@ -67,6 +67,7 @@ type observer struct {
 	newer     error     // the source's position is of a newer worker
 	notBefore time.Time // the source asked to be left alone until then
 	lastFault string    // of the source
+	replaced  []string  // versions that changed under their names since the rollout began
 	kept      time.Time // when the route was last renewed or looked at
 	chart     chart
 }
@@ -334,7 +335,7 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 	out := rollout.ObserveResult{
 		Finding: finding, Reason: reason, Observed: s.Observed, Requests: s.Requests, Before: s.Before, Polls: s.Polls, Series: s.Series,
 		Verdict: rollout.Verdict(report.Verdict), Gate: rollout.Verdict(report.Gate), Evidence: evidence(report), Blame: report.Blame,
-		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack, Mismatch: report.Mismatch,
+		Frozen: frozen, SourceDown: s.SourceDown, PlaneDown: s.PlaneDown, PutBack: s.PutBack, Mismatch: o.doubt(report),
 	}
 	if !o.caughtUp { // the statistics are still of the stage before
 		out.Verdict, out.Gate, out.Evidence, out.Blame = rollout.NoData, rollout.NoData, nil, ""

@@ -269,6 +269,22 @@ func TestMismatch(t *testing.T) {
 	}
 }
 
+// TestVersionThatChangedUnderItsName: nothing is compared any more that anybody could name.
+func TestVersionThatChangedUnderItsName(t *testing.T) {
+	t.Parallel()
+	w, r := newWorld(), request()
+	w.changed = []string{"v41"}
+	first := w.observe(t, r)
+	if first.Finding != rollout.FoundMismatch || !strings.Contains(first.Reason, "v41 changed under its name") || first.Mismatch != first.Reason {
+		t.Fatalf("found %s (%s), mismatch %q", first.Finding, first.Reason, first.Mismatch)
+	}
+	r.Cursor, r.Mismatch, r.Remaining, r.Requests, r.Gate = first.Cursor, first.Mismatch, 0, first.Requests, true
+	second := w.observe(t, r)
+	if second.Finding != rollout.FoundNothing || second.Mismatch == "" {
+		t.Errorf("known: found %s, mismatch %q", second.Finding, second.Mismatch)
+	}
+}
+
 // TestSomebodyElsesChangeIsNoMismatch: it is known already, and what it did to the share says nothing new.
 func TestSomebodyElsesChangeIsNoMismatch(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,8 @@ type world struct {
 	owner    string
 	revision int64
 	versions []string
-	canaries string // what the plane says the canary is
+	canaries string   // what the plane says the canary is
+	changed  []string // versions that became others under their names
 	expired  bool
 }
 
@@ -202,7 +203,7 @@ func (w *world) Read(_ context.Context, agent string) (traffic.Observed, error) 
 	}
 	return traffic.Observed{
 		Agent: agent, Stable: "v41", Canary: w.canaries, Weight: w.weight, Effective: w.weight, Owner: w.owner, Revision: w.revision,
-		Versions: w.versions, LeaseExpired: w.expired,
+		Versions: w.versions, LeaseExpired: w.expired, Changed: w.changed,
 	}, nil
 }
 

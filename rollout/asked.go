@@ -65,7 +65,7 @@ func (s State) trouble() string {
 	case s.PlaneDown != "":
 		return "the data plane does not answer"
 	case s.Mismatch != "":
-		return "the canary's share of traffic is not its weight"
+		return "the comparison is in doubt: " + s.Mismatch
 	}
 	return ""
 }

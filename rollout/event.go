@@ -132,7 +132,7 @@ const (
 	FoundDrift     Finding = "drift"     // somebody else changed the weights, twice
 	FoundLost      Finding = "lost"      // another owner holds the route
 	FoundPlane     Finding = "plane"     // the data plane stopped answering, or answers again (PlaneDown)
-	FoundMismatch  Finding = "mismatch"  // the canary's share of traffic began or ceased to contradict its weight (Mismatch)
+	FoundMismatch  Finding = "mismatch"  // the comparison began or ceased to be in doubt (Mismatch)
 )
 
 // ObserveResult is the outcome of one slice.

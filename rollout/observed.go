@@ -105,9 +105,9 @@ func (m *machine) noticeChanges(r ObserveResult) {
 	}
 	if (r.Mismatch == "") != (m.Mismatch == "") {
 		if r.Mismatch != "" {
-			m.decide(DecideMismatch, Aviary, "the canary's share of traffic is not its weight, nothing advances: "+r.Mismatch, nil, Warn)
+			m.decide(DecideMismatch, Aviary, "the comparison is in doubt, nothing advances: "+r.Mismatch, nil, Warn)
 		} else {
-			m.decide(DecideMismatch, Aviary, "the canary's share of traffic agrees with its weight again", nil, Info)
+			m.decide(DecideMismatch, Aviary, "the comparison is no longer in doubt", nil, Info)
 		}
 	}
 	if r.PutBack != "" {
@@ -156,7 +156,7 @@ func (m *machine) blocker(r ObserveResult) string {
 	case m.PlaneDown != "":
 		return "the data plane does not answer"
 	case m.Mismatch != "":
-		return "the canary's share of traffic is not its weight"
+		return "the comparison is in doubt: " + m.Mismatch
 	case r.Settles > 0:
 		return fmt.Sprintf("the canary settles for another %s after the change of its weight", r.Settles)
 	case m.Requests.Canary < float64(need):

@@ -150,7 +150,7 @@ func TestHoldUntilMaxHold(t *testing.T) {
 		"source down":             {PolicyPause, func(r *ObserveResult) { r.SourceDown = "503" }, "observing(paused)+Observe", "source"},
 		"plane down":              {PolicyPause, func(r *ObserveResult) { r.PlaneDown = "503" }, "observing(paused)+Observe", "data plane"},
 		"settling":                {PolicyPause, func(r *ObserveResult) { r.Settles = Duration(30 * time.Second) }, "observing(paused)+Observe", "settles for another 30s"},
-		"mismatch":                {PolicyPause, func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "observing(paused)+Observe", "share of traffic"},
+		"mismatch":                {PolicyPause, func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "observing(paused)+Observe", "in doubt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

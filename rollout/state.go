@@ -75,7 +75,7 @@ type State struct {
 	Evidence   []Evidence      `json:"evidence,omitempty"`    // the latest
 	Frozen     string          `json:"frozen,omitempty"`      // why polls are not judged now
 	SourceDown string          `json:"source_down,omitempty"` // why the metrics source does not answer
-	Mismatch   string          `json:"mismatch,omitempty"`    // how the canary's share of traffic contradicts its weight
+	Mismatch   string          `json:"mismatch,omitempty"`    // why the comparison is in doubt: a share of traffic that is not the weight, a version that changed under its name
 	PlaneDown  string          `json:"plane_down,omitempty"`  // why the data plane does not answer
 	Drift      string          `json:"drift,omitempty"`       // somebody else's change that waits for a human
 	Violation  string          `json:"violation,omitempty"`   // a violation of this stage that waits for a human

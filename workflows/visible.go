@@ -80,7 +80,7 @@ func details(s rollout.Status) string {
 		rollout.Duration(s.Observed.Std().Round(time.Second)), s.Duration, s.Requests.Canary, s.Requests.Stable)
 	for _, trouble := range []struct{ what, why string }{
 		{"Held back", held(s)}, {"Frozen", s.Frozen}, {"Metrics source", s.SourceDown}, {"Data plane", s.PlaneDown},
-		{"Share of traffic", s.Mismatch}, {"Violation", s.Violation},
+		{"In doubt", s.Mismatch}, {"Violation", s.Violation},
 	} {
 		if trouble.why != "" {
 			add(&b, "\n%s: %s\n", trouble.what, cell(trouble.why))

@@ -87,7 +87,7 @@ func TestDetails(t *testing.T) {
 		"\nObserved 10m of 30m; 120 canary and 2300 stable requests\n" +
 		"\nHeld back: since 2026-03-02T09:00:00Z\n" +
 		"\nFrozen: both bad\n" +
-		"\nShare of traffic: the canary got 1 % at a weight of 5 %\n" +
+		"\nIn doubt: the canary got 1 % at a weight of 5 %\n" +
 		"\n| check | verdict | stable | canary | change | e-value | requests to go |\n|---|---|---|---|---|---|---|\n" +
 		"| error_rate_increase &lt; 0.10 | undecided | 60 of 2300 | 0.031 (n=120) | 25%, between +10% and +50% | 3.5 | 120 |\n" +
 		"| safety_violations == 0 | no_data | – | – | – | – | – |\n" +

@@ -41,6 +41,7 @@ type Observed struct {
 	Revision     int64          `json:"revision"`
 	LeaseExpired bool           `json:"lease_expired,omitempty"`
 	Versions     []string       `json:"versions,omitempty"` // that the data plane can send traffic to; nil: it does not know
+	Changed      []string       `json:"changed,omitempty"`  // stable or canary, if it became another under its name since the owner came
 	Lagging      []string       `json:"lagging,omitempty"`  // replicas that differ from the rest
 }
 

@@ -188,7 +188,7 @@ func (s Screen) trouble(v View) []string {
 		{"frozen", st.Frozen},
 		{"the metrics source does not answer", st.SourceDown},
 		{"the data plane does not answer", st.PlaneDown},
-		{"the share of traffic is not the weight", st.Mismatch},
+		{"the comparison is in doubt", st.Mismatch},
 		{"violated, and waiting for a human", st.Violation},
 	} {
 		if t.why != "" {

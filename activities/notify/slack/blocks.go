@@ -91,7 +91,7 @@ func state(s rollout.Status) string {
 		lines = append(lines, fmt.Sprintf("paused by %s: %s", mrkdwn(s.Paused.By, maxWord), mrkdwn(s.Paused.Reason, 300)))
 	}
 	for _, note := range []struct{ what, text string }{
-		{"frozen", s.Frozen}, {"metrics source", s.SourceDown}, {"data plane", s.PlaneDown}, {"share of traffic", s.Mismatch}, {"outcome", words(string(s.Outcome))}, {"because", s.Reason},
+		{"frozen", s.Frozen}, {"metrics source", s.SourceDown}, {"data plane", s.PlaneDown}, {"in doubt", s.Mismatch}, {"outcome", words(string(s.Outcome))}, {"because", s.Reason},
 	} {
 		if note.text != "" {
 			lines = append(lines, note.what+": "+mrkdwn(note.text, 300))

@@ -114,7 +114,7 @@ func TestEvidenceIsWhole(t *testing.T) {
 	notifyOnce(t, r, n, nil, 1)
 	messages, _ := w.snapshot()
 	text := blocksText(t, messages[0])
-	for _, want := range []string{"+31%", "between +12% and +55%", "412.5", "requests to go", "5400", "share of traffic: the canary got 1 %"} {
+	for _, want := range []string{"+31%", "between +12% and +55%", "412.5", "requests to go", "5400", "in doubt: the canary got 1 %"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}

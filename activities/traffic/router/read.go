@@ -106,6 +106,11 @@ func (d *Driver) merge(answers []*api.Observed) traffic.Observed {
 		if o == nil {
 			continue
 		}
+		for _, version := range o.Changed {
+			if !slices.Contains(out.Changed, version) {
+				out.Changed = append(out.Changed, version)
+			}
+		}
 		out.Weight = max(out.Weight, rollout.Weight(o.Weight))
 		out.Effective = max(out.Effective, rollout.Weight(o.EffectiveWeight))
 		out.Versions = slices.DeleteFunc(out.Versions, func(v string) bool { return !slices.Contains(o.Versions, v) })
