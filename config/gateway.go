@@ -31,6 +31,9 @@ type Gateway struct {
 	TLS                 *GatewayTLS     `yaml:"tls"`       // of the proxy; nil: plain HTTP
 	AdminTLS            *GatewayTLS     `yaml:"admin_tls"` // of the admin API; nil: plain HTTP
 	AccessLog           AccessLog       `yaml:"access_log"`
+	StartTraces         bool            `yaml:"start_traces"`     // give requests without a traceparent one, marked as sampled; default true
+	MaxConnections      int             `yaml:"max_connections"`  // of clients at once, the others wait to be accepted; 0: no limit
+	MaxHeaderBytes      int             `yaml:"max_header_bytes"` // of a request's line and headers, about; beyond it: 431
 }
 
 // GatewayTLS serves HTTPS. The files are read again when they change.
@@ -101,12 +104,15 @@ type GatewayNames struct {
 	RequestID     string `yaml:"request_id_header"`     // X-Request-ID
 }
 
-// GatewayTimeouts bound what may hang. There is none on a response's body: agents stream for minutes.
+// GatewayTimeouts bound what may hang. There is none on the whole of a body: agents stream for minutes.
 type GatewayTimeouts struct {
 	ReadHeader     time.Duration `yaml:"read_header"`     // of a client's request
 	Idle           time.Duration `yaml:"idle"`            // of a client's connection between requests
+	ClientRead     time.Duration `yaml:"client_read"`     // of a client that sends nothing of a body it announced: 408; 0: none
+	ClientWrite    time.Duration `yaml:"client_write"`    // of a client that takes nothing of a response: it is cut off; 0: none
 	Dial           time.Duration `yaml:"dial"`            // to an agent
 	ResponseHeader time.Duration `yaml:"response_header"` // from an agent
+	ShutdownDelay  time.Duration `yaml:"shutdown_delay"`  // from readiness 503 to refusing connections, for load balancers to notice
 	Shutdown       time.Duration `yaml:"shutdown"`        // how long streams may go on when the process is told to stop
 }
 
@@ -124,6 +130,11 @@ func (g *Gateway) SetDefaults() {
 	}
 	text(&g.Listen, "127.0.0.1:8080")
 	text(&g.AdminListen, "127.0.0.1:9901")
+	g.AccessLog.Sample = 1
+	g.StartTraces = true
+	if g.MaxHeaderBytes == 0 {
+		g.MaxHeaderBytes = 64 << 10
+	}
 	duration(&g.PinTTL, 24*time.Hour)
 	duration(&g.DrainDeadline, time.Hour)
 	if g.Memory == 0 {
@@ -131,6 +142,8 @@ func (g *Gateway) SetDefaults() {
 	}
 	duration(&g.Timeouts.ReadHeader, 10*time.Second)
 	duration(&g.Timeouts.Idle, 2*time.Minute)
+	duration(&g.Timeouts.ClientRead, time.Minute)
+	duration(&g.Timeouts.ClientWrite, time.Minute)
 	duration(&g.Timeouts.Dial, 5*time.Second)
 	duration(&g.Timeouts.ResponseHeader, 2*time.Minute)
 	duration(&g.Timeouts.Shutdown, 30*time.Second)

@@ -65,6 +65,9 @@ func (g Gateway) check(r report) {
 	if g.Memory < 1 || g.Memory > 10_000_000 {
 		r("memory", "%d, want 1 to 10000000 conversations", g.Memory)
 	}
+	if g.StickyMemory < 0 || g.StickyMemory > 10_000_000 {
+		r("sticky_memory", "%d, want 0 (none) to 10000000 conversations", g.StickyMemory)
+	}
 	for i, n := range g.TrustedNetworks {
 		checkPrefix(n, fmt.Sprintf("trusted_networks[%d]", i), r)
 	}
@@ -79,6 +82,32 @@ func (g Gateway) check(r report) {
 		g.Agents[name].check(r.under(path))
 	}
 	g.Timeouts.check(r.under("timeouts"))
+	g.checkEdges(r)
+}
+
+// checkEdges reports what is wrong with how clients are met.
+func (g Gateway) checkEdges(r report) {
+	g.TLS.check(r.under("tls"))
+	g.AdminTLS.check(r.under("admin_tls"))
+	if s := g.AccessLog.Sample; !(s >= 0 && s <= 1) {
+		r("access_log.sample", "%v, want a share from 0 to 1, such as 0.01", s)
+	}
+	if g.MaxConnections < 0 || g.MaxConnections > 10_000_000 {
+		r("max_connections", "%d, want 1 to 10000000 connections, or 0 for no limit", g.MaxConnections)
+	}
+	if g.MaxHeaderBytes < 4<<10 || g.MaxHeaderBytes > 1<<20 {
+		r("max_header_bytes", "%d, want 4096 to 1048576 bytes", g.MaxHeaderBytes)
+	}
+}
+
+func (t *GatewayTLS) check(r report) {
+	switch {
+	case t == nil:
+	case t.CertFile == "":
+		r("cert_file", "is missing, want the file of the certificate in PEM, with those that lead to its authority")
+	case t.KeyFile == "":
+		r("key_file", "is missing, want the file of the certificate's key in PEM")
+	}
 }
 
 func (t GatewayTimeouts) check(r report) {
@@ -88,6 +117,9 @@ func (t GatewayTimeouts) check(r report) {
 	checkBetween(t.Dial, time.Millisecond, most, "dial", r)
 	checkBetween(t.ResponseHeader, time.Millisecond, most, "response_header", r)
 	checkBetween(t.Shutdown, 0, most, "shutdown", r)
+	checkBetween(t.ShutdownDelay, 0, most, "shutdown_delay", r)
+	checkBetween(t.ClientRead, 0, most, "client_read", r)
+	checkBetween(t.ClientWrite, 0, most, "client_write", r)
 }
 
 func (a GatewayAgent) check(r report) {
@@ -103,6 +135,9 @@ func (a GatewayAgent) check(r report) {
 	}
 	if a.Path != "" && (!strings.HasPrefix(a.Path, "/") || !strings.HasSuffix(a.Path, "/")) {
 		r("path", "%s, want a prefix that begins and ends with /", quote(a.Path))
+	}
+	if a.Hash != "" && a.Hash != "aviary" && a.Hash != "flagd" {
+		r("hash", "%s, want aviary or flagd", quote(a.Hash))
 	}
 	if strings.ContainsAny(a.Host, ":/ ") {
 		r("host", "%s, want a host's name without port and path", quote(a.Host))

@@ -29,14 +29,14 @@ type gateway struct {
 	router   *router.Router
 	proxy    *proxy.Proxy
 	admin    http.Handler
+	proxyTLS *identity // nil: plain HTTP
+	adminTLS *identity
 	stopping atomic.Bool
 }
 
 // setup builds the process from its settings, without listening.
 func setup(settings config.Gateway, log *slog.Logger) (*gateway, error) {
-	if settings.StateFile == "" {
-		log.Warn("nothing is kept over a restart, promotions included: set state_file")
-	}
+	tell(settings, log)
 	g := &gateway{settings: settings, log: log}
 	token, err := secret("admin token", settings.AdminTokenEnv, settings.AdminTokenFile)
 	if err != nil {
@@ -63,6 +63,12 @@ func setup(settings config.Gateway, log *slog.Logger) (*gateway, error) {
 	if g.proxy, err = proxy.New(g.router, proxied); err != nil {
 		return nil, err
 	}
+	if g.proxyTLS, err = newIdentity("proxy", settings.TLS, log); err != nil {
+		return nil, err
+	}
+	if g.adminTLS, err = newIdentity("admin API", settings.AdminTLS, log); err != nil {
+		return nil, err
+	}
 	g.admin, err = admin.New(g.router, admin.Options{Token: token, FeedbackToken: feedback, Logger: log, Ready: g.ready})
 	return g, err
 }
@@ -76,35 +82,22 @@ func (g *gateway) ready() error {
 
 // run serves until ctx ends, then lets requests finish until the deadline of the settings.
 func (g *gateway) run(ctx context.Context, addrFile string) error {
-	proxyListener, err := net.Listen("tcp", g.settings.Listen)
+	proxyListener, adminListener, err := g.listen()
 	if err != nil {
-		return fmt.Errorf("listen for the proxy: %w", err)
+		return err
 	}
 	defer proxyListener.Close()
-	adminListener, err := net.Listen("tcp", g.settings.AdminListen)
-	if err != nil {
-		return fmt.Errorf("listen for the admin API: %w", err)
-	}
 	defer adminListener.Close()
 
 	live, cut := context.WithCancel(context.Background())
 	defer cut()
-	t := g.settings.Timeouts
-	errorLog := slog.NewLogLogger(g.log.Handler(), slog.LevelWarn)
-	// No WriteTimeout and no ReadTimeout: agents stream for minutes, and so may clients.
-	front := &http.Server{
-		Handler: g.proxy, ReadHeaderTimeout: t.ReadHeader, IdleTimeout: t.Idle, MaxHeaderBytes: 64 << 10, ErrorLog: errorLog,
-		BaseContext: func(net.Listener) context.Context { return live }, Protocols: new(http.Protocols),
-	}
-	front.Protocols.SetHTTP1(true)
-	front.Protocols.SetUnencryptedHTTP2(true)
-	back := &http.Server{
-		Handler: g.admin, ReadHeaderTimeout: t.ReadHeader, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
-		IdleTimeout: t.Idle, MaxHeaderBytes: 16 << 10, ErrorLog: errorLog,
-	}
+	front, back := g.frontServer(live), g.backServer()
+	go g.proxyTLS.run(live, lookAtCertificates)
+	go g.adminTLS.run(live, lookAtCertificates)
+	go g.tick(live)
 	failed := make(chan error, 2)
-	go func() { failed <- front.Serve(proxyListener) }()
-	go func() { failed <- back.Serve(adminListener) }()
+	go func() { failed <- serve(front, proxyListener) }()
+	go func() { failed <- serve(back, adminListener) }()
 	g.log.Info("gateway started", "proxy_addr", proxyListener.Addr().String(), "admin_addr", adminListener.Addr().String(),
 		"instance", g.router.Instance(), "version", buildVersion())
 	if addrFile != "" {
@@ -113,28 +106,36 @@ func (g *gateway) run(ctx context.Context, addrFile string) error {
 		}
 	}
 
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			g.router.Tick()
-			continue
-		case err = <-failed:
-			err = fmt.Errorf("serve: %w", err)
-		case <-ctx.Done():
-		}
-		break
+	select {
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
 	}
 	g.stop(front, back, cut)
 	return err
 }
 
+// tick looks at the leases until ctx ends.
+func (g *gateway) tick(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			g.router.Tick()
+		}
+	}
+}
+
 // stop lets requests finish until the deadline, then cuts them. The admin API answers until the end.
 func (g *gateway) stop(front, back *http.Server, cut func()) {
 	g.stopping.Store(true)
-	g.log.Info("gateway stopping", "deadline", g.settings.Timeouts.Shutdown)
-	ctx, cancel := context.WithTimeout(context.Background(), g.settings.Timeouts.Shutdown)
+	t := g.settings.Timeouts
+	g.log.Info("gateway stopping", "delay", t.ShutdownDelay, "deadline", t.Shutdown)
+	time.Sleep(t.ShutdownDelay) // readiness says 503 meanwhile, and everybody is still served
+	ctx, cancel := context.WithTimeout(context.Background(), t.Shutdown)
 	defer cancel()
 	err := front.Shutdown(ctx)
 	if err == nil {

@@ -83,7 +83,7 @@ func agentOptions(g config.Gateway) map[string]router.AgentOptions {
 		for version, v := range a.Versions {
 			versions[version] = api.Version{URL: v.URL, Metadata: v.Metadata, Fingerprint: v.Fingerprint}
 		}
-		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions}
+		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions, Hash: a.Hash}
 	}
 	return agents
 }
@@ -100,6 +100,10 @@ func proxyOptions(g config.Gateway, log *slog.Logger) (proxy.Options, error) {
 	o := proxy.Options{
 		Agents: map[string]proxy.Match{}, Names: proxy.Names(g.Names), TrustedNetworks: networks, TrustedProxies: proxies,
 		KeepFeedback: g.KeepFeedbackHeaders, DialTimeout: g.Timeouts.Dial, HeaderTimeout: g.Timeouts.ResponseHeader, Logger: log,
+		ClientRead: g.Timeouts.ClientRead, ClientWrite: g.Timeouts.ClientWrite, NoTrace: !g.StartTraces, AccessSample: g.AccessLog.Sample,
+	}
+	if !g.AccessLog.Off {
+		o.AccessLog = log
 	}
 	for name, a := range g.Agents {
 		o.Agents[name] = proxy.Match{Host: a.Host, Path: a.Path}
