@@ -44,11 +44,16 @@ prometheus: ## bin/prometheus: the one in PATH, else built from tools/
 ##@ Check
 
 .PHONY: test
-test: check-graph unit test-devstack integration ## every test, the end-to-end ones against real servers included
+test: check-graph unit test-flagd test-devstack integration ## every test, the end-to-end ones against real servers included
 
 .PHONY: unit
 unit: ## the tests that need nothing but the code
 	go test $(UNIT)
+
+# A module of its own, too: flagd is hundreds of modules.
+.PHONY: test-flagd
+test-flagd: ## the flagd-compatible choice against flagd's own evaluator
+	cd testkit/flagd && go test ./...
 
 .PHONY: test-devstack
 test-devstack: ## the tests of the embedded Temporal server
@@ -80,8 +85,10 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## formatting, vet, golangci-lin
 	  if [ -n "$$files" ]; then echo "run gofmt -w on:"; echo "$$files"; exit 1; fi
 	go vet ./...
 	cd devstack && go vet ./...
+	cd testkit/flagd && go vet ./...
 	$(BIN)/golangci-lint run --allow-parallel-runners ./...
 	cd devstack && $(BIN)/golangci-lint run --allow-parallel-runners -c ../.golangci.yml ./...
+	cd testkit/flagd && $(BIN)/golangci-lint run --allow-parallel-runners -c ../../.golangci.yml ./...
 	$(BIN)/workflowcheck -test=false ./workflows/...
 
 $(BIN)/golangci-lint: tools/lint/go.mod tools/lint/go.sum

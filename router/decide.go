@@ -115,10 +115,13 @@ func (d *Decision) settle(a *agentTable, v *Version, reason Reason) {
 // choose picks by weight, and sets the bucket.
 func (a *agentTable) choose(d *Decision, key string, now time.Duration) (*Version, Reason) {
 	reason := ByWeight
-	if key == "" {
+	switch {
+	case key == "":
 		reason = ByNoKey
 		d.Bucket = rand.IntN(Buckets) //nolint:gosec // a share of traffic is no secret
-	} else {
+	case a.flagd:
+		d.Bucket = FlagdBucket(key, a.owner)
+	default:
 		d.Bucket = bucket(xxhash.Sum64String(key), a.salt)
 	}
 	if a.expired(now) {

@@ -53,11 +53,18 @@ func (r *Router) mayConfigure(name string, o AgentOptions) (errs []error) {
 	if _, ok := o.Versions[o.Stable]; !ok {
 		errs = append(errs, fmt.Errorf("stable %q of agent %s: want one of %q", o.Stable, name, slices.Sorted(maps.Keys(o.Versions))))
 	}
+	flagd, err := hashIsFlagd(o.Hash)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("agent %s: %w", name, err))
+	}
 	s := r.agents[name]
 	if s == nil {
 		return errs
 	}
 	live := s.live(r.clock.Mono())
+	if live && flagd != s.flagd {
+		errs = append(errs, fmt.Errorf("hash of agent %s can't change: rollout %s is live, whose conversations it would move", name, s.route.Owner))
+	}
 	if live && s.configured != o.Stable {
 		errs = append(errs, fmt.Errorf("stable of agent %s can't become %s: rollout %s is live", name, o.Stable, s.route.Owner))
 	}
@@ -84,6 +91,10 @@ func (r *Router) configure(name string, o AgentOptions) error {
 	if s == nil {
 		return r.addConfigured(name, o)
 	}
+	flagd, err := hashIsFlagd(o.Hash)
+	if err != nil {
+		return fmt.Errorf("agent %s: %w", name, err)
+	}
 	before, versions := s.versions, map[string]*Version{}
 	for version, v := range before {
 		if _, named := o.Versions[version]; !named && !v.fixed {
@@ -101,7 +112,7 @@ func (r *Router) configure(name string, o AgentOptions) error {
 		r.log.Warn("stable version by the settings, which changed", "agent", name, "stable", o.Stable, "before", s.stable)
 		s.stable, s.configured = o.Stable, o.Stable
 	}
-	s.versions = versions
+	s.versions, s.flagd = versions, flagd
 	return nil
 }
 

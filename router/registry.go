@@ -151,8 +151,12 @@ func (r *Router) DeleteVersion(agent, version string) error {
 
 // addConfigured adds an agent of the settings.
 func (r *Router) addConfigured(name string, o AgentOptions) error {
+	flagd, err := hashIsFlagd(o.Hash)
+	if err != nil {
+		return fmt.Errorf("agent %s: %w", name, err)
+	}
 	s := r.newAgent(name)
-	s.stable, s.configured = o.Stable, o.Stable
+	s.stable, s.configured, s.flagd = o.Stable, o.Stable, flagd
 	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
 		v, err := r.configured(name, version, o.Versions[version], nil)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -23,6 +24,7 @@ type agentState struct {
 	born       time.Duration // by Clock.Mono
 	stable     string
 	configured string // stable by the settings; empty: the agent is not there
+	flagd      bool   // HashFlagd
 	versions   map[string]*Version
 	recall     *recall
 	seen       *idSet
@@ -55,6 +57,7 @@ func (s *agentState) live(now time.Duration) bool { return s.route.Weight > 0 &&
 func (s *agentState) table(drain time.Duration) *agentTable {
 	return &agentTable{
 		name: s.name, stable: s.stable, canary: s.route.Canary, weight: s.weight(), salt: xxhash.Sum64String(s.route.Owner),
+		flagd: s.flagd, owner: s.route.Owner,
 		epochs: s.epochs, unheardUntil: s.unheardUntil(), policy: Policy(s.route.OnRollback), rollback: s.route.Rollback,
 		leased: s.leased, leaseUntil: s.leaseUntil, drain: drain, drainUntil: s.drainUntil, versions: s.versions,
 		recall: s.recall,
@@ -176,6 +179,8 @@ func checkShape(route api.Route) error {
 		return invalid("weight %d: want basis points from 0 to %d", route.Weight, api.FullWeight)
 	case route.Owner == "" || len(route.Owner) > 512:
 		return invalid("owner has %d bytes: want 1 to 512", len(route.Owner))
+	case !utf8.ValidString(route.Owner):
+		return invalid("owner %q: want valid UTF-8", route.Owner)
 	case route.Revision < 0:
 		return invalid("revision %d: want 0 or more", route.Revision)
 	case route.LeaseMillis < 0 || route.LeaseMillis > maxLease:

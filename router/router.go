@@ -40,6 +40,7 @@ type Options struct {
 type AgentOptions struct {
 	Stable   string // one of Versions
 	Versions map[string]api.Version
+	Hash     string // HashAviary or HashFlagd: how keys are divided; empty: HashAviary
 }
 
 // Router holds the routes of agents. It is safe for concurrent use; New makes one.

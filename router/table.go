@@ -15,6 +15,8 @@ type agentTable struct {
 	name, stable, canary string
 	weight               int    // of the canary in basis points
 	salt                 uint64 // xxh64 of the owner
+	flagd                bool   // divided by FlagdBucket, with the owner as salt
+	owner                string
 	epochs               epochs
 	unheardUntil         time.Duration // by Clock.Mono: until then pins to a canary hold though no control plane has spoken
 	policy               Policy
