@@ -71,7 +71,7 @@ func routerOptions(g config.Gateway, log *slog.Logger) (router.Options, error) {
 	return router.Options{
 		Agents: agentOptions(g), Keys: keys, PinTTL: g.PinTTL,
 		DrainDeadline: max(g.DrainDeadline, 1), // to the router 0 is its default, to the settings it is no time at all
-		StateFile:     g.StateFile, Memory: g.Memory, Logger: log,
+		StateFile:     g.StateFile, Memory: g.Memory, StickyMemory: g.StickyMemory, Logger: log,
 	}, nil
 }
 

@@ -23,6 +23,7 @@ type Reason string
 const (
 	ByWeight       Reason = "weight"        // by the key's bucket
 	ByPin          Reason = "pin"           // the conversation stays where it began
+	ByMemory       Reason = "memory"        // as by pin, but by Options.StickyMemory
 	ByOverride     Reason = "override"      // a tester's wish
 	ByLeaseExpired Reason = "lease_expired" // the canary's lease has run out: stable
 	ByNoKey        Reason = "no_key"        // by a random bucket
@@ -44,9 +45,9 @@ type Decision struct {
 	Canary       bool   // Version is the canary
 	MigratedFrom string // the version that a pin named, when the conversation can't stay there
 	// NewPin says that the client should get a token (AppendPin): it has none, or an old one.
-	NewPin  bool
-	pin     claims
-	version *Version
+	NewPin         bool
+	rollout, epoch uint64 // as in claims
+	version        *Version
 }
 
 // Target is the base URL of the version that was chosen. The caller must not change it.
@@ -60,12 +61,13 @@ func (d *Decision) Streams() *Streams { return d.version.streams }
 
 // AppendPin appends the token that keeps the conversation of d where it is to dst. Only for a Decision with NewPin.
 func (r *Router) AppendPin(dst []byte, d *Decision) []byte {
-	c := d.pin
-	c.expiry = r.clock.Wall().Add(r.pinTTL).Unix()
-	return r.keys.appendToken(dst, kindPin, c)
+	return r.keys.appendToken(dst, kindPin, claims{
+		agent: d.Agent, version: d.Version, rollout: d.rollout, epoch: d.epoch, expiry: r.clock.Wall().Add(r.pinTTL).Unix(),
+	})
 }
 
-// Decide chooses the version of agent that serves q. It takes no lock and, with a known version in the pin, allocates nothing.
+// Decide chooses the version of agent that serves q. It takes no lock, but for Options.StickyMemory, and with a
+// known version in the pin it allocates nothing.
 // Errors: ErrUnknownAgent, ErrUnknownVersion for the override, ErrNoVersion.
 func (r *Router) Decide(agent string, q Request) (Decision, error) {
 	a := r.table.Load().agents[agent]
@@ -82,18 +84,11 @@ func (r *Router) Decide(agent string, q Request) (Decision, error) {
 		return d, nil
 	}
 	now := r.clock.Mono()
-	var pinned string
-	if q.Pin != "" {
-		wall := r.clock.Wall()
-		if c, err := r.keys.open(kindPin, a.name, q.Pin, a.versions, wall); err == nil {
-			if v := a.versions[c.version]; v != nil && a.honours(c, now) {
-				d.settle(a, v, ByPin)
-				if c.oldKey || a.stale(c) || time.Unix(c.expiry, 0).Sub(wall) < r.pinTTL/2 {
-					d.NewPin, d.pin = true, a.renewed(c)
-				}
-				return d, nil
-			}
-			pinned = c.version
+	c := r.pinned(a, q)
+	if c.version != "" {
+		if v := a.versions[c.version]; v != nil && a.honours(c, now) {
+			r.keep(&d, a, v, c)
+			return d, nil
 		}
 	}
 	v, reason := a.choose(&d, q.Key, now)
@@ -101,15 +96,44 @@ func (r *Router) Decide(agent string, q Request) (Decision, error) {
 		return Decision{}, ErrNoVersion
 	}
 	d.settle(a, v, reason)
-	if pinned != d.Version {
-		d.MigratedFrom = pinned
+	if c.version != d.Version {
+		d.MigratedFrom = c.version
 	}
-	d.NewPin, d.pin = true, a.begun(&d)
+	d.NewPin, d.epoch = true, a.epochs.now
+	if d.Canary {
+		d.rollout = a.salt
+	}
 	return d, nil
 }
 
+// pinned is what the request's pin says or, without a good one, what is remembered of its key; no version: nothing.
+func (r *Router) pinned(a *agentTable, q Request) claims {
+	if q.Pin != "" {
+		if c, err := r.keys.open(kindPin, a.name, q.Pin, a.versions, r.clock.Wall()); err == nil {
+			return c
+		}
+	}
+	if a.sticky && q.Key != "" {
+		if c, ok := a.recall.claims(xxhash.Sum64String(q.Key)); ok && r.clock.Wall().Unix() < c.expiry {
+			return c
+		}
+	}
+	return claims{}
+}
+
+// keep lets the conversation stay on v, and gives it a new pin if it has none or an old one.
+func (r *Router) keep(d *Decision, a *agentTable, v *Version, c claims) {
+	d.settle(a, v, ByPin)
+	if c.remembered {
+		d.Reason = ByMemory
+	}
+	d.NewPin = c.remembered || c.oldKey || a.stale(c) || c.expiry-r.clock.Wall().Unix() < int64(r.pinTTL/time.Second/2)
+	c = a.renewed(c)
+	d.rollout, d.epoch = c.rollout, c.epoch
+}
+
 func (d *Decision) settle(a *agentTable, v *Version, reason Reason) {
-	d.version, d.Version, d.Reason, d.Canary = v, v.name, reason, a.canary != "" && v.name == a.canary
+	d.version, d.Version, d.Reason, d.Canary = v, v.name, reason, v == a.onCanary
 }
 
 // choose picks by weight, and sets the bucket.
@@ -125,10 +149,10 @@ func (a *agentTable) choose(d *Decision, key string, now time.Duration) (*Versio
 		d.Bucket = bucket(xxhash.Sum64String(key), a.salt)
 	}
 	if a.expired(now) {
-		return a.versions[a.stable], ByLeaseExpired
+		return a.onStable, ByLeaseExpired
 	}
 	if d.Bucket < a.weight {
-		return a.versions[a.canary], reason
+		return a.onCanary, reason
 	}
-	return a.versions[a.stable], reason
+	return a.onStable, reason
 }

@@ -229,28 +229,38 @@ func TestStreamDecidedBeforeAKillIsEnded(t *testing.T) {
 }
 
 func TestDecideAllocatesNothing(t *testing.T) {
-	r, _ := newTestRouter(t)
-	mustSet(t, r, canaryRoute(5000, 1))
-	key := keyFor(t, r, 0, 5000)
-	d := mustDecide(t, r, Request{Key: key})
-	pin := string(r.AppendPin(nil, &d))
-	forged := pin[:len(pin)-4] + "AAAA"
-	buf := make([]byte, 0, 512)
-	requests := map[string]Request{"weight": {Key: key}, "override": {Override: "v40"}, "no key": {}}
-	if !underRace {
-		requests["pin"], requests["forged pin"] = Request{Key: key, Pin: pin}, Request{Key: key, Pin: forged}
-	}
-	for name, q := range requests {
-		if n := testing.AllocsPerRun(1000, func() {
-			if _, err := r.Decide(agent, q); err != nil {
-				t.Fatal(err)
-			}
-		}); n != 0 {
-			t.Errorf("%s: %v allocations, want 0", name, n)
+	for hash, clock := range map[string]Clock{HashAviary: newFakeClock(), HashFlagd: nil} {
+		o := testOptions(t, clock)
+		a := o.Agents[agent]
+		a.Hash, o.StickyMemory = hash, 10
+		o.Agents = map[string]AgentOptions{agent: a}
+		r, err := New(o)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if n := testing.AllocsPerRun(1000, func() { buf = r.AppendPin(buf[:0], &d) }); n != 0 && !underRace {
-		t.Errorf("AppendPin: %v allocations, want 0", n)
+		mustSet(t, r, canaryRoute(5000, 1))
+		key := keyFor(t, r, 0, 5000)
+		d := mustDecide(t, r, Request{Key: key})
+		r.Served(&d, "remembered")
+		pin := string(r.AppendPin(nil, &d))
+		forged := pin[:len(pin)-4] + "AAAA"
+		requests := map[string]Request{"weight": {Key: key}, "override": {Override: "v40"}, "no key": {}, "memory": {Key: "remembered"}}
+		if !underRace {
+			requests["pin"], requests["forged pin"] = Request{Key: key, Pin: pin}, Request{Key: key, Pin: forged}
+		}
+		for name, q := range requests {
+			if n := testing.AllocsPerRun(1000, func() {
+				if _, err := r.Decide(agent, q); err != nil {
+					t.Fatal(err)
+				}
+			}); n != 0 {
+				t.Errorf("%s, %s: %v allocations, want 0", hash, name, n)
+			}
+		}
+		buf := make([]byte, 0, maxTokenLen)
+		if n := testing.AllocsPerRun(1000, func() { buf = r.AppendPin(buf[:0], &d) }); n != 0 && !underRace {
+			t.Errorf("AppendPin: %v allocations, want 0", n)
+		}
 	}
 }
 
@@ -283,25 +293,4 @@ func TestDecideWhileRoutesChange(t *testing.T) {
 	}
 	close(stop)
 	group.Wait()
-}
-
-func BenchmarkDecide(b *testing.B) {
-	o := testOptions(b, nil)
-	r, err := New(o)
-	if err != nil {
-		b.Fatal(err)
-	}
-	mustSet(b, r, canaryRoute(5000, 1))
-	d := mustDecide(b, r, Request{Key: "conversation-1"})
-	pin := string(r.AppendPin(nil, &d))
-	for name, q := range map[string]Request{"weight": {Key: "conversation-1"}, "pin": {Key: "conversation-1", Pin: pin}} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := r.Decide(agent, q); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -87,19 +87,10 @@ func (a *agentTable) honours(c claims, now time.Duration) bool {
 	return a.policy == Drain && now < a.leaseUntil+a.drain
 }
 
-// begun are the claims of the first pin of a conversation that d begins, or moves.
-func (a *agentTable) begun(d *Decision) claims {
-	c := claims{agent: a.name, version: d.Version, rollout: onStable, epoch: a.epochs.now}
-	if d.Canary {
-		c.rollout = a.salt
-	}
-	return c
-}
-
 // renewed are the claims of the pin that follows an honoured one. On stable it begins anew; elsewhere it stays of its rollout and
 // epoch, so that renewing can't make a void pin good.
 func (a *agentTable) renewed(c claims) claims {
-	if c.version == a.stable {
+	if a.stale(c) {
 		c.rollout, c.epoch = onStable, a.epochs.now
 	}
 	return c

@@ -120,25 +120,23 @@ func (r *Router) attribute(s *agentState, f api.Feedback) (string, *Refusal) {
 		}
 		return c.version, nil
 	}
-	if v, ok := s.recall.version(xxhash.Sum64String(f.Conversation)); ok {
-		return v, nil
+	if m, ok := s.recall.get(xxhash.Sum64String(f.Conversation)); ok {
+		return m.version, nil
 	}
 	return "", &Refusal{Code: api.CodeUnknownConversation, Message: "conversation is not remembered: report its pin or its version"}
 }
 
-// Served notes that d served a request of the conversation with that key (empty: none), so that feedback can name it, and
-// counts the conversation if it begins with it. One that only came to the version, because the weight moved or stable was restored, began
-// elsewhere: counted ones divide as the weight says. Not for overrides.
+// Served notes that d served a request of the conversation with that key (empty: none), so that feedback can name it and
+// Options.StickyMemory keeps it there, and counts the conversation if it begins with it. One that only came to the version,
+// because the weight moved or stable was restored, began elsewhere: counted ones divide as the weight says. Not for overrides.
 func (r *Router) Served(d *Decision, key string) {
-	if key == "" {
-		d.Stats().Conversation()
-		return
+	known := d.Reason == ByPin || d.Reason == ByMemory
+	a := r.table.Load().agents[d.Agent]
+	if key != "" && a != nil { // nil: taken out meanwhile
+		m := memo{version: d.Version, rollout: d.rollout, epoch: d.epoch, expiry: r.clock.Wall().Add(r.pinTTL).Unix()}
+		known = a.recall.set(xxhash.Sum64String(key), m) || known
 	}
-	r.table.Load().agents[d.Agent].served(d, xxhash.Sum64String(key))
-}
-
-func (a *agentTable) served(d *Decision, key uint64) {
-	if !a.recall.set(key, d.Version) && d.Reason != ByPin {
+	if !known {
 		d.Stats().Conversation()
 	}
 }

@@ -110,13 +110,13 @@ func TestKindsAreBounded(t *testing.T) {
 
 func TestMemoriesAreBounded(t *testing.T) {
 	t.Parallel()
-	m, ids := newRecall(10), newIDSet(10)
+	m, ids := newRecall(5), newIDSet(10)
 	for i := range uint64(1000) {
-		if m.set(i, "v1") || !m.set(i, "v1") || !ids.add(i) || ids.add(i) {
+		if m.set(i, memo{version: "v1"}) || !m.set(i, memo{version: "v2"}) || !ids.add(i) || ids.add(i) {
 			t.Fatalf("%d: news must be news once", i)
 		}
 		for j := max(i, 4) - 4; j <= i; j++ {
-			if v, ok := m.version(j); !ok || v != "v1" {
+			if v, ok := m.get(j); !ok || v.version != "v2" {
 				t.Fatalf("%d is forgotten at %d", j, i)
 			}
 		}

@@ -26,8 +26,9 @@ func TestAgentDividedAsFlagdDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for weight, key := range map[int]string{1: "user-1", 4000: "user-2", 10000: "a much longer key than the others, for once"} {
-		route := canaryRoute(weight, int64(weight))
+	for i, key := range []string{"user-1", "user-2", "a much longer key than the others, for once"} {
+		weight := i * 5000
+		route := canaryRoute(weight, int64(i))
 		mustSet(t, r, route)
 		want := FlagdBucket(key, route.Owner)
 		if d := mustDecide(t, r, Request{Key: key}); d.Bucket != want || d.Canary != (want < weight) || d.Reason != ByWeight {

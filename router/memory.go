@@ -2,43 +2,53 @@ package router
 
 import "sync"
 
-// recall remembers which version served a conversation last, for a bounded number of conversations: those used most recently.
+// memo is what a recall remembers of a conversation: the claims of the pin it has, or could have.
+type memo struct {
+	version        string
+	rollout, epoch uint64
+	expiry         int64 // Unix seconds
+}
+
+// recall remembers which version served a conversation last, for a bounded number of conversations: at least the half that were
+// used last, at most twice as many.
 type recall struct {
 	mu       sync.Mutex
 	half     int
-	new, old map[uint64]string
+	new, old map[uint64]memo
 }
 
-func newRecall(capacity int) *recall {
-	return &recall{half: (capacity + 1) / 2, new: map[uint64]string{}}
+func newRecall(half int) *recall {
+	return &recall{half: half, new: map[uint64]memo{}}
 }
 
-// set remembers version for key, and reports whether it knew the key already.
-func (r *recall) set(key uint64, version string) (known bool) {
+// set remembers m for key, and reports whether it knew the key already.
+func (r *recall) set(key uint64, m memo) (known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before, known := r.new[key]
-	if known && before == version {
-		return true
-	}
-	if !known {
+	if _, known = r.new[key]; !known {
 		_, known = r.old[key]
+		if len(r.new) >= r.half {
+			r.old, r.new = r.new, make(map[uint64]memo)
+		}
 	}
-	if len(r.new) >= r.half {
-		r.old, r.new = r.new, make(map[uint64]string)
-	}
-	r.new[key] = version
+	r.new[key] = m
 	return known
 }
 
-func (r *recall) version(key uint64) (string, bool) {
+func (r *recall) get(key uint64) (memo, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if v, ok := r.new[key]; ok {
-		return v, true
+	m, ok := r.new[key]
+	if !ok {
+		m, ok = r.old[key]
 	}
-	v, ok := r.old[key]
-	return v, ok
+	return m, ok
+}
+
+// claims are what the pin of a conversation would say.
+func (r *recall) claims(key uint64) (claims, bool) {
+	m, ok := r.get(key)
+	return claims{version: m.version, rollout: m.rollout, epoch: m.epoch, expiry: m.expiry, remembered: true}, ok
 }
 
 // idSet remembers a bounded number of ids: those added most recently.

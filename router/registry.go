@@ -172,7 +172,7 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 }
 
 func (r *Router) newAgent(name string) *agentState {
-	return &agentState{name: name, born: r.clock.Mono(), versions: map[string]*Version{}, recall: newRecall(r.memory), seen: newIDSet(r.memory)}
+	return &agentState{name: name, born: r.clock.Mono(), versions: map[string]*Version{}, recall: newRecall(max((r.memory+1)/2, r.sticky)), sticky: r.sticky > 0, seen: newIDSet(r.memory)}
 }
 
 // newVersion takes over what goes on at the old one of that name, if there is one.

@@ -27,6 +27,7 @@ type agentState struct {
 	flagd      bool   // HashFlagd
 	versions   map[string]*Version
 	recall     *recall
+	sticky     bool // Options.StickyMemory
 	seen       *idSet
 
 	route      api.Route // the last one accepted; without Owner: none
@@ -60,7 +61,7 @@ func (s *agentState) table(drain time.Duration) *agentTable {
 		flagd: s.flagd, owner: s.route.Owner,
 		epochs: s.epochs, unheardUntil: s.unheardUntil(), policy: Policy(s.route.OnRollback), rollback: s.route.Rollback,
 		leased: s.leased, leaseUntil: s.leaseUntil, drain: drain, drainUntil: s.drainUntil, versions: s.versions,
-		recall: s.recall,
+		onStable: s.versions[s.stable], onCanary: s.versions[s.route.Canary], recall: s.recall, sticky: s.sticky,
 	}
 }
 

@@ -31,9 +31,13 @@ type Options struct {
 	DrainDeadline time.Duration // how long pins to the canary last after a rollback with Drain; 0: DefaultDrainDeadline
 	// StateFile keeps the registry, promotions and the fence over a restart. Empty: they are not kept.
 	StateFile string
-	Memory    int          // conversations remembered per agent for feedback by id; 0: DefaultMemory
-	Clock     Clock        // nil: the machine's
-	Logger    *slog.Logger // nil: none
+	Memory    int // conversations remembered per agent for feedback by id; 0: DefaultMemory
+	// StickyMemory is for clients that can't echo a pin: at least that many conversations of each agent, those used last, keep
+	// their version by Request.Key alone, by the rules of a pin. This router remembers them, no other one does; each costs
+	// some 100 bytes, and up to twice as many are held. It takes a lock in Decide. 0: none.
+	StickyMemory int
+	Clock        Clock        // nil: the machine's, read once a millisecond
+	Logger       *slog.Logger // nil: none
 }
 
 // AgentOptions are one agent of Options.
@@ -53,6 +57,7 @@ type Router struct {
 	pinTTL   time.Duration
 	drain    time.Duration
 	memory   int
+	sticky   int
 	instance string
 	path     string
 
@@ -68,7 +73,7 @@ type statsKey struct{ agent, version string }
 func New(o Options) (*Router, error) {
 	r := &Router{
 		keys: o.Keys, clock: o.Clock, log: o.Logger, path: o.StateFile,
-		pinTTL: o.PinTTL, drain: o.DrainDeadline, memory: o.Memory,
+		pinTTL: o.PinTTL, drain: o.DrainDeadline, memory: o.Memory, sticky: o.StickyMemory,
 		instance: randomID(),
 		agents:   make(map[string]*agentState), stats: make(map[statsKey]*Stats),
 	}
@@ -80,7 +85,7 @@ func New(o Options) (*Router, error) {
 		r.keys = ring
 	}
 	if r.clock == nil {
-		r.clock = systemClock{start: time.Now()}
+		r.clock = newSystemClock()
 	}
 	r.born = r.clock.Mono()
 	if r.log == nil {
@@ -95,8 +100,9 @@ func New(o Options) (*Router, error) {
 	if r.memory == 0 {
 		r.memory = DefaultMemory
 	}
-	if r.pinTTL < time.Second || r.drain < 0 || r.memory < 0 {
-		return nil, fmt.Errorf("pin ttl %s, drain deadline %s, memory %d: want at least 1s, 0 and 0", r.pinTTL, r.drain, r.memory)
+	if r.pinTTL < time.Second || r.drain < 0 || r.memory < 0 || r.sticky < 0 {
+		return nil, fmt.Errorf("pin ttl %s, drain deadline %s, memory %d, sticky memory %d: want at least 1s, 0, 0 and 0",
+			r.pinTTL, r.drain, r.memory, r.sticky)
 	}
 	for name, a := range o.Agents {
 		if err := r.addConfigured(name, a); err != nil {

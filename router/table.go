@@ -26,7 +26,9 @@ type agentTable struct {
 	drain                time.Duration // how long pins last after the lease, or a rollback, with Drain
 	drainUntil           time.Duration // by Clock.Mono, with rollback and Drain
 	versions             map[string]*Version
+	onStable, onCanary   *Version // of versions; nil: not registered
 	recall               *recall
+	sticky               bool // conversations without a pin keep what recall says
 }
 
 // expired reports whether the canary has weight but no lease any more.

@@ -57,10 +57,9 @@ type ringKey struct {
 
 // signer is a MAC with its scratch space: kept in a pool, so that checking a token allocates nothing.
 type signer struct {
-	mac  hash.Hash
-	text [maxTokenLen + 3]byte
-	raw  [maxRaw + 3]byte
-	sum  [sha256.Size]byte
+	mac hash.Hash
+	raw [maxRaw]byte
+	sum [sha256.Size]byte
 }
 
 // NewKeyring is a ring of keys, the first of which signs. Errors: no key, a doubled or overlong id, a secret that is too short.
@@ -113,6 +112,7 @@ type claims struct {
 	epoch          uint64
 	expiry         int64 // Unix seconds
 	oldKey         bool  // read from a token that another key than the first has signed
+	remembered     bool  // not from a token at all
 }
 
 // appendToken appends the signed text of c to dst.
@@ -138,29 +138,31 @@ func (s *signer) sign(payload []byte) []byte {
 	return s.mac.Sum(s.sum[:0])[:macSize]
 }
 
+// tokenText is how a token is written. Strict: a token has one text only.
+var tokenText = base64.RawURLEncoding.Strict()
+
 // open checks token for agent. Known versions are looked up in versions, so that the claims' version allocates only when it is
 // not there. Errors: ErrBadToken; ErrExpiredToken, with the claims.
 func (k *Keyring) open(kind byte, agent, token string, versions map[string]*Version, now time.Time) (claims, error) {
-	id, ok := keyID(token)
-	if !ok {
+	if len(token) > maxTokenLen {
 		return claims{}, ErrBadToken
 	}
-	rk := k.byID[string(id.bytes[:id.n])]
-	if rk == nil {
+	var text [maxTokenLen]byte
+	var raw [maxRaw + 3]byte
+	n, err := tokenText.Decode(raw[:], text[:copy(text[:], token)])
+	if err != nil || n < 2+macSize || raw[0] != kind || base64.RawURLEncoding.EncodedLen(n) != len(token) { // the decoder skips line breaks
 		return claims{}, ErrBadToken
 	}
-	pool := rk.pool(kind)
-	s := pool.Get().(*signer)
-	defer pool.Put(s)
-	n, err := base64.RawURLEncoding.Strict().Decode(s.raw[:], s.text[:copy(s.text[:], token)])
-	if err != nil || n < macSize+2 || base64.RawURLEncoding.EncodedLen(n) != len(token) { // the decoder skips line breaks
+	payload, mac := raw[:n-macSize], raw[n-macSize:n]
+	body := 2 + int(payload[1])
+	if body > len(payload) {
 		return claims{}, ErrBadToken
 	}
-	payload, mac := s.raw[:n-macSize], s.raw[n-macSize:n]
-	if subtle.ConstantTimeCompare(s.sign(payload), mac) != 1 || payload[0] != kind {
+	rk := k.byID[string(payload[2:body])]
+	if rk == nil || !rk.valid(kind, payload, mac) {
 		return claims{}, ErrBadToken
 	}
-	c, ok := parseClaims(payload[2+id.n:], agent, versions)
+	c, ok := parseClaims(payload[body:], agent, versions)
 	if !ok {
 		return claims{}, ErrBadToken
 	}
@@ -171,27 +173,13 @@ func (k *Keyring) open(kind byte, agent, token string, versions map[string]*Vers
 	return c, nil
 }
 
-type keyName struct {
-	bytes [maxKeyID]byte
-	n     int
-}
-
-// keyID reads the id of the key that token says it was signed with, without trusting it.
-func keyID(token string) (keyName, bool) {
-	var id keyName
-	if len(token) < 4 || len(token) > maxTokenLen {
-		return id, false
-	}
-	var text [(2+maxKeyID+2)/3*4 + 4]byte
-	var raw [len(text)]byte
-	head := text[:copy(text[:], token)]
-	head = head[:len(head)/4*4]
-	n, err := base64.RawURLEncoding.Decode(raw[:], head)
-	if err != nil || n < 3 || raw[1] == 0 || int(raw[1]) > maxKeyID || n < 2+int(raw[1]) {
-		return id, false
-	}
-	id.n = copy(id.bytes[:], raw[2:2+int(raw[1])])
-	return id, true
+// valid reports whether mac is the key's of payload.
+func (k *ringKey) valid(kind byte, payload, mac []byte) bool {
+	pool := k.pool(kind)
+	s := pool.Get().(*signer)
+	ok := subtle.ConstantTimeCompare(s.sign(s.raw[:copy(s.raw[:], payload)]), mac) == 1
+	pool.Put(s)
+	return ok
 }
 
 // parseClaims reads what follows the key id. The agent must be the one asked about.
