@@ -17,7 +17,8 @@ var longAgo = time.Unix(1, 0)
 type client struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	status  int // the final one; 0: none yet
+	body    *requestBody // nil: the request has none
+	status  int          // the final one; 0: none yet
 	sent    atomic.Int64
 	reading patience
 	writing patience
@@ -41,10 +42,14 @@ func (c *client) close(bodyLeft bool) {
 // Unwrap is for http.ResponseController.
 func (c *client) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// WriteHeader notes the final status.
+// WriteHeader notes the final status. A connection of HTTP/1 whose request has not been read to its end by now takes no other:
+// net/http, once in full duplex, would go on at whatever byte the body broke off and take the rest of it for requests.
 func (c *client) WriteHeader(code int) {
 	if (code >= 200 || code == http.StatusSwitchingProtocols) && c.status == 0 {
 		c.status = code
+		if c.body != nil && !c.body.over.Load() && !c.reading.timed {
+			c.Header()["Connection"] = []string{"close"}
+		}
 	}
 	c.ResponseWriter.WriteHeader(code)
 }
@@ -149,6 +154,7 @@ type requestBody struct {
 	io.ReadCloser
 	exchange *exchange
 	over     atomic.Bool // read to its end
+	trailer  http.Header // to be filled in with what the client announced; nil: nothing
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -163,6 +169,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF):
 		reading.rest()
 		b.over.Store(true)
+		for name := range b.trailer {
+			b.trailer[name] = x.in.Trailer[name]
+		}
 	case !errors.Is(err, http.ErrBodyReadAfterClose):
 		x.broken.Store(true)
 	}

@@ -23,10 +23,9 @@ type exchange struct {
 	newKey   string // for the key cookie; empty: it has one or needs none
 
 	client      client
-	id          string // of the request
-	traceparent string // empty: none
-	traced      bool   // traceparent is the client's
-	body        *requestBody
+	id          string       // of the request
+	traceparent string       // empty: none
+	traced      bool         // traceparent is the client's
 	received    atomic.Int64 // bytes of the request's body
 
 	killed atomic.Bool // by a rollback
@@ -56,8 +55,8 @@ func (x *exchange) begin(w http.ResponseWriter) {
 // close is the last that happens to an exchange.
 func (x *exchange) close() {
 	bodyLeft := x.in.ContentLength != 0
-	if x.body != nil {
-		bodyLeft = !x.body.over.Load()
+	if b := x.client.body; b != nil {
+		bodyLeft = !b.over.Load()
 	}
 	x.client.close(bodyLeft)
 	x.proxy.logAccess(x)

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,15 +90,6 @@ func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
 	return func() { p.matches.Store(&matches) }, nil
 }
 
-// Prepare checks how agents are reached now, and returns what makes it so. Errors name the match at fault.
-func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
-	matches, err := newMatcher(agents)
-	if err != nil {
-		return nil, err
-	}
-	return func() { p.matches.Store(&matches) }, nil
-}
-
 func newTransport(o Options) *http.Transport {
 	dial, header, idle := o.DialTimeout, o.HeaderTimeout, o.IdlePerHost
 	if dial == 0 {
@@ -148,6 +138,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	x := &exchange{proxy: p, in: req, start: time.Now()}
 	x.begin(w)
 	defer x.close()
+	if status, message := misshapen(req); status != 0 {
+		w.Header().Set("Connection", "close")
+		x.refuse(status, api.CodeInvalid, message)
+		return
+	}
 	agent, prefix, ok := p.matches.Load().match(req, p.router)
 	if !ok {
 		x.refuse(http.StatusNotFound, api.CodeUnknownAgent, "no agent is reached by this host and path")
@@ -195,8 +190,8 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 		// An agent may answer while it is still being told: without this, the server would first read all of the request.
 		// Not every ResponseWriter can; those of HTTP/2 always do it.
 		_ = x.client.control.EnableFullDuplex()
-		x.body = &requestBody{ReadCloser: req.Body, exchange: x}
-		req.Body = x.body
+		x.client.body = &requestBody{ReadCloser: req.Body, exchange: x}
+		req.Body = x.client.body
 	}
 	p.reverse.ServeHTTP(&x.client, req)
 }
@@ -216,6 +211,7 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	p.forwardHeaders(pr)
 	h := pr.Out.Header
 	p.markRequest(h, x)
+	p.plainly(pr, x)
 	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version} {
 		h.Del(name)
 	}
@@ -283,7 +279,6 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 		status, code, message = http.StatusServiceUnavailable, "version_withdrawn", "the version that served this conversation was withdrawn; send the turn again"
 	case x.client.reading.out.Load():
 		status, code, message = http.StatusRequestTimeout, "request_timeout", "the request's body did not come in time"
-		w.Header().Set("Connection", "close") // whatever still comes belongs to this request
 	case x.broken.Load():
 		status, code, message = http.StatusBadRequest, api.CodeInvalid, "the request's body could not be read"
 	case x.in.Context().Err() != nil:
@@ -326,19 +321,6 @@ func writeError(w http.ResponseWriter, status int, code, message, id string) {
 	h.Del("Content-Length")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(errorBody{api.ErrorBody{Code: code, Error: message}, id}) //nolint:errcheck // the client is gone
-}
-
-// dotted reports whether a path could climb out of the prefix that leads to an agent.
-func dotted(path string) bool {
-	if !strings.Contains(path, "/.") {
-		return false
-	}
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "." || segment == ".." {
-			return true
-		}
-	}
-	return false
 }
 
 // buffers lends ReverseProxy its copy buffers.
