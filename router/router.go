@@ -64,7 +64,8 @@ type Router struct {
 	mu      sync.Mutex // guards what follows, and the replacing of table
 	agents  map[string]*agentState
 	stats   map[statsKey]*Stats
-	unsaved bool // the state file lags behind
+	retired map[statsKey]time.Duration // of stats: not registered since then, by Clock.Mono
+	unsaved bool                       // the state file lags behind
 }
 
 type statsKey struct{ agent, version string }
@@ -75,7 +76,7 @@ func New(o Options) (*Router, error) {
 		keys: o.Keys, clock: o.Clock, log: o.Logger, path: o.StateFile,
 		pinTTL: o.PinTTL, drain: o.DrainDeadline, memory: o.Memory, sticky: o.StickyMemory,
 		instance: randomID(),
-		agents:   make(map[string]*agentState), stats: make(map[statsKey]*Stats),
+		agents:   make(map[string]*agentState), stats: make(map[statsKey]*Stats), retired: make(map[statsKey]time.Duration),
 	}
 	if r.keys == nil {
 		ring, err := NewKeyring(RandomKey())
@@ -136,7 +137,7 @@ func (r *Router) Instance() string { return r.instance }
 func (r *Router) Keys() *Keyring { return r.keys }
 
 // Tick does what is due by the clock and by no request: it ends live streams of canaries whose lease has run out under Kill,
-// and tries again to save a state that could not be saved. Call it a few times a second.
+// frees the statistics of versions that are long gone, and tries again to save a state that could not be saved. Call it a few times a second.
 func (r *Router) Tick() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,6 +146,9 @@ func (r *Router) Tick() {
 		if s.route.OnRollback == api.Kill && s.weight() > 0 && !s.leaseHolds(now) {
 			s.versions[s.route.Canary].streams.setKilled(true)
 		}
+	}
+	if len(r.retired) > 0 {
+		r.retire()
 	}
 	if r.unsaved {
 		if err := r.save(); err != nil {
@@ -155,6 +159,7 @@ func (r *Router) Tick() {
 
 // publish makes what the agents' states say the table that Decide reads.
 func (r *Router) publish() {
+	r.retire()
 	t := &table{agents: make(map[string]*agentTable, len(r.agents))}
 	for name, s := range r.agents {
 		t.agents[name] = s.table(r.drain)
