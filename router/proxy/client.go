@@ -17,6 +17,7 @@ var longAgo = time.Unix(1, 0)
 type client struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	old     bool         // it speaks HTTP/1.0
 	body    *requestBody // nil: the request has none
 	status  int          // the final one; 0: none yet
 	sent    atomic.Int64
@@ -28,6 +29,7 @@ type client struct {
 func (c *client) open(w http.ResponseWriter, req *http.Request, read, write time.Duration) {
 	c.ResponseWriter = w
 	c.control = http.NewResponseController(w)
+	c.old = !req.ProtoAtLeast(1, 1)
 	timed := req.ProtoMajor >= 2
 	c.reading = patience{limit: read, timed: timed, set: c.control.SetReadDeadline}
 	c.writing = patience{limit: write, timed: timed, set: c.control.SetWriteDeadline}
@@ -42,12 +44,14 @@ func (c *client) close(bodyLeft bool) {
 // Unwrap is for http.ResponseController.
 func (c *client) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// WriteHeader notes the final status. A connection of HTTP/1 whose request has not been read to its end by now takes no other:
-// net/http, once in full duplex, would go on at whatever byte the body broke off and take the rest of it for requests.
+// WriteHeader notes the final status, and ends connections that must take no other request. One is that of HTTP/1 whose request
+// has not been read to its end by now: net/http, once in full duplex, would go on at whatever byte the body broke off and take the
+// rest of it for requests. The other is that of HTTP/1.0, in which net/http does not see a Transfer-Encoding, and again would take
+// the body for requests (RFC 9112, section 6.1).
 func (c *client) WriteHeader(code int) {
 	if (code >= 200 || code == http.StatusSwitchingProtocols) && c.status == 0 {
 		c.status = code
-		if c.body != nil && !c.body.over.Load() && !c.reading.timed {
+		if c.old || (c.body != nil && !c.body.over.Load() && !c.reading.timed) {
 			c.Header()["Connection"] = []string{"close"}
 		}
 	}

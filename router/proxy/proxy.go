@@ -138,9 +138,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	x := &exchange{proxy: p, in: req, start: time.Now()}
 	x.begin(w)
 	defer x.close()
-	if status, message := misshapen(req); status != 0 {
-		w.Header().Set("Connection", "close")
-		x.refuse(status, api.CodeInvalid, message)
+	if req.Method == http.MethodConnect {
+		w.Header()["Connection"] = []string{"close"} // what follows was meant for somebody else
+		x.refuse(http.StatusMethodNotAllowed, api.CodeInvalid, "CONNECT is not served")
 		return
 	}
 	agent, prefix, ok := p.matches.Load().match(req, p.router)

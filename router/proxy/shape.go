@@ -1,22 +1,9 @@
 package proxy
 
 import (
-	"net/http"
 	"net/http/httputil"
 	"strings"
 )
-
-// misshapen says why a request of this shape is answered with an error, whoever it is for; 0 means that it is not.
-func misshapen(req *http.Request) (status int, message string) {
-	switch {
-	case req.Method == http.MethodConnect:
-		return http.StatusMethodNotAllowed, "CONNECT is not served"
-	case req.ProtoMajor == 1 && req.ProtoMinor == 0 && len(req.Header["Transfer-Encoding"]) > 0:
-		// RFC 9112, section 6.1. net/http ignores the coding, and would take the body for requests.
-		return http.StatusBadRequest, "a transfer coding in HTTP/1.0"
-	}
-	return 0, ""
-}
 
 // dotted reports whether a path could climb out of the prefix that leads to an agent. Some servers drop what follows a semicolon
 // in a segment before they look for dots.
