@@ -36,21 +36,26 @@ func NewClient(s Settings) *http.Client {
 		s.MaxBody = 1 << 20
 	}
 	if s.Transport == nil {
-		s.Transport = &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: min(s.Timeout, 5*time.Second), KeepAlive: 30 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   5 * time.Second,
-			MaxIdleConns:          32,
-			MaxIdleConnsPerHost:   8,
-			IdleConnTimeout:       90 * time.Second,
-			ExpectContinueTimeout: time.Second,
-			ForceAttemptHTTP2:     true,
-		}
+		s.Transport = NewTransport(s.Timeout)
 	}
 	return &http.Client{
 		Timeout:       s.Timeout,
 		Transport:     &limiter{next: s.Transport, limit: s.MaxBody},
 		CheckRedirect: sameHost,
+	}
+}
+
+// NewTransport is the transport of a client without one: with short limits on what may hang before a request is sent.
+func NewTransport(timeout time.Duration) *http.Transport {
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: min(timeout, 5*time.Second), KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   5 * time.Second,
+		MaxIdleConns:          32,
+		MaxIdleConnsPerHost:   8,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		ForceAttemptHTTP2:     true,
 	}
 }
 

@@ -19,40 +19,42 @@ func (d *Driver) Read(ctx context.Context, agent string) (traffic.Observed, erro
 	if !rollout.ValidName(agent) {
 		return traffic.Observed{}, &traffic.Rejected{Reason: fmt.Sprintf("agent %q: want %s", agent, rollout.NamePattern)}
 	}
-	answers := make([]*api.Observed, len(d.replicas))
-	errs := each(d, func(i int, r replica) error {
-		o, err := r.client.Route(ctx, agent)
+	all := d.set.All(ctx)
+	answers := make([]*api.Observed, len(all))
+	errs := each(all, func(i int, r replica) error {
+		o, err := r.Client.Route(ctx, agent)
 		if err == nil {
 			answers[i] = &o
 		}
 		return err
 	})
 	if !slices.ContainsFunc(answers, func(o *api.Observed) bool { return o != nil }) {
-		return traffic.Observed{}, d.unread(agent, errs)
+		return traffic.Observed{}, unread(all, agent, errs)
 	}
-	return d.merge(answers), nil
+	return merge(all, answers), nil
 }
 
 // unread is the error when no replica has a route to tell.
-func (d *Driver) unread(agent string, errs []error) error {
+func unread(all []replica, agent string, errs []error) error {
 	for i, err := range errs {
 		var answer *api.Error
 		if errors.As(err, &answer) && answer.Code == api.CodeUnknownAgent {
-			reason := fmt.Sprintf("agent %q is not known to gateway %s", agent, d.replicas[i].name)
+			reason := fmt.Sprintf("agent %q is not known to gateway %s", agent, all[i].Name)
 			if len(answer.Known) > 0 {
 				reason += ", which knows " + strings.Join(answer.Known, ", ")
 			}
 			return &traffic.Rejected{Reason: reason}
 		}
 	}
-	return d.combine(agent, "read the route", errs)
+	return combine(all, agent, "read the route", errs)
 }
 
 // List is Read for every agent that any replica knows, sorted by name. Errors: a passing fault if nobody answers.
 func (d *Driver) List(ctx context.Context) ([]traffic.Observed, error) {
-	lists := make([]map[string]api.Observed, len(d.replicas))
-	errs := each(d, func(i int, r replica) error {
-		routes, err := r.client.Routes(ctx)
+	all := d.set.All(ctx)
+	lists := make([]map[string]api.Observed, len(all))
+	errs := each(all, func(i int, r replica) error {
+		routes, err := r.Client.Routes(ctx)
 		if err != nil {
 			return err
 		}
@@ -71,7 +73,7 @@ func (d *Driver) List(ctx context.Context) ([]traffic.Observed, error) {
 		}
 	}
 	if !answered {
-		return nil, d.combine("*", "list the routes", errs)
+		return nil, combine(all, "*", "list the routes", errs)
 	}
 	out := []traffic.Observed{}
 	for _, agent := range slices.Sorted(maps.Keys(agents)) {
@@ -81,14 +83,14 @@ func (d *Driver) List(ctx context.Context) ([]traffic.Observed, error) {
 				answers[i] = &o
 			}
 		}
-		out = append(out, d.merge(answers))
+		out = append(out, merge(all, answers))
 	}
 	return out, nil
 }
 
 // merge makes one answer of the replicas'; nil stands for none, and at least one is there. The replica that is ahead speaks,
 // the weights are the highest of all, and the versions are those that all who answer can send traffic to.
-func (d *Driver) merge(answers []*api.Observed) traffic.Observed {
+func merge(all []replica, answers []*api.Observed) traffic.Observed {
 	var lead *api.Observed
 	for _, o := range answers {
 		if o != nil && (lead == nil || ahead(o, lead)) {
@@ -101,7 +103,7 @@ func (d *Driver) merge(answers []*api.Observed) traffic.Observed {
 	}
 	for i, o := range answers {
 		if o == nil || !same(o, lead) {
-			out.Lagging = append(out.Lagging, d.replicas[i].name)
+			out.Lagging = append(out.Lagging, all[i].Name)
 		}
 		if o == nil {
 			continue

@@ -2,6 +2,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	"github.com/aviary-rollouts/aviary/internal/httpx"
+	"github.com/aviary-rollouts/aviary/internal/replicas"
 	"github.com/aviary-rollouts/aviary/rollout"
 	"github.com/aviary-rollouts/aviary/router/api"
 )
@@ -24,15 +26,17 @@ const callTimeout = 2 * time.Second
 // maxBody bounds an answer of a replica, in bytes.
 const maxBody = 8 << 20
 
+type replica = replicas.Replica
+
+// maxEpoch is the highest epoch that gateways take.
+const maxEpoch = 1 << 32
+
 // Driver sets and reads the routes of all replicas. It is safe for concurrent use.
 type Driver struct {
-	replicas []replica
-	timeout  time.Duration // of one call
-}
+	set *replicas.Set
 
-type replica struct {
-	name   string // scheme and host, without secrets
-	client *api.Client
+	mu     sync.Mutex
+	epochs map[string]uint64 // by agent: the highest that any replica has answered
 }
 
 var _ traffic.Driver = (*Driver)(nil)
@@ -40,28 +44,17 @@ var _ traffic.Driver = (*Driver)(nil)
 // New is a driver of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil;
 // without a timeout of its own it gets 2 s a call. Errors: no gateway, one twice, or an address that is no URL.
 func New(gateways []string, token string, client *http.Client) (*Driver, error) {
-	if len(gateways) == 0 {
-		return nil, errors.New("router driver: no gateways, want at least one admin address")
+	return Open(replicas.Settings{Addresses: gateways, Token: token, Client: client})
+}
+
+// Open is a driver of the gateways that s describes. Without a timeout a call gets 2 s. Errors are those of replicas.New.
+func Open(s replicas.Settings) (*Driver, error) {
+	s.Timeout, s.MaxBody = cmp.Or(s.Timeout, callTimeout), cmp.Or(s.MaxBody, maxBody)
+	set, err := replicas.New(s)
+	if err != nil {
+		return nil, fmt.Errorf("router driver: %w", err)
 	}
-	if client == nil {
-		client = httpx.NewClient(httpx.Settings{Timeout: callTimeout, MaxBody: maxBody})
-	}
-	d := &Driver{timeout: callTimeout}
-	if client.Timeout > 0 {
-		d.timeout = client.Timeout
-	}
-	for _, g := range gateways {
-		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(d.timeout))
-		if err != nil {
-			return nil, fmt.Errorf("router driver: %w", err)
-		}
-		name := httpx.Host(c.Address())
-		if slices.ContainsFunc(d.replicas, func(r replica) bool { return r.name == name }) {
-			return nil, fmt.Errorf("router driver: gateway %s is named twice", name)
-		}
-		d.replicas = append(d.replicas, replica{name, c})
-	}
-	return d, nil
+	return &Driver{set: set, epochs: map[string]uint64{}}, nil
 }
 
 // Capabilities of the built-in router: every basis point, sticky by conversation, with lease and override.
@@ -72,13 +65,44 @@ func (d *Driver) Capabilities() traffic.Capabilities {
 // Apply sends route to every replica at once and reads it back from each. A replica that can't be reached does not keep it from
 // the others: it is named in the error, which is a passing one, so that the caller tries again. A route that every replica
 // refuses is rejected; one that only some refuse is passing, since a replica may learn of a version later.
+//
+// Replicas whose pins are of an earlier epoch than the others', because they came later or missed a rollback, are told of it, so
+// that a pin which one refuses is refused by all.
 func (d *Driver) Apply(ctx context.Context, route rollout.Route) error {
 	if err := check(route); err != nil {
 		return err
 	}
+	all := d.set.All(ctx)
 	want := wire(route)
-	errs := each(d, func(_ int, r replica) error { return r.apply(ctx, route.Agent, want) })
-	return d.combine(route.Agent, "set the route", errs)
+	want.Epoch = d.epoch(route.Agent, 0)
+	epochs := make([]uint64, len(all))
+	errs := each(all, func(i int, r replica) error {
+		seen, err := apply(ctx, r, route.Agent, want)
+		epochs[i] = seen.Epoch
+		return err
+	})
+	if want.Epoch = d.epoch(route.Agent, slices.Max(epochs)); want.Epoch > slices.Min(epochs) {
+		for i, err := range each(all, func(i int, r replica) error {
+			if errs[i] != nil || epochs[i] >= want.Epoch {
+				return errs[i]
+			}
+			return join(ctx, r, route.Agent, want)
+		}) {
+			errs[i] = err
+		}
+	}
+	return combine(all, route.Agent, "set the route", errs)
+}
+
+// epoch is the highest epoch of the agent's pins that is known, once seen is. One that is beyond all bounds is not believed: no
+// other gateway would take it, nor the route with it.
+func (d *Driver) epoch(agent string, seen uint64) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if seen > d.epochs[agent] && seen <= maxEpoch {
+		d.epochs[agent] = seen
+	}
+	return d.epochs[agent]
 }
 
 func check(route rollout.Route) error {
@@ -109,31 +133,42 @@ func wire(r rollout.Route) api.Route {
 	}
 }
 
-// apply sends want to one replica and asks it what it does now: not by the answer to the PUT, which a proxy may keep.
-func (r replica) apply(ctx context.Context, agent string, want api.Route) error {
-	if _, err := r.client.PutRoute(ctx, agent, want); err != nil {
-		return err
+// apply sends want to a replica and asks it what it does now: not by the answer to the PUT, which a proxy may keep.
+func apply(ctx context.Context, r replica, agent string, want api.Route) (api.Observed, error) {
+	if _, err := r.Client.PutRoute(ctx, agent, want); err != nil {
+		return api.Observed{}, err
 	}
-	got, err := r.client.Route(ctx, agent)
+	got, err := r.Client.Route(ctx, agent)
 	if err != nil {
-		return fmt.Errorf("read the route back: %w", err)
+		return api.Observed{}, fmt.Errorf("read the route back: %w", err)
 	}
 	if got.Owner != want.Owner && got.Owner != "" || got.Revision > want.Revision {
-		return &api.Conflict{Owner: got.Owner, Revision: got.Revision, Message: "somebody else has set it since"}
+		return got, &api.Conflict{Owner: got.Owner, Revision: got.Revision, Message: "somebody else has set it since"}
 	}
 	if got.Stable != want.Stable || got.Canary != want.Canary || got.Weight != want.Weight || got.EffectiveWeight != want.Weight ||
 		got.Owner != want.Owner || got.Revision != want.Revision {
-		return fmt.Errorf("lags: it reads back %s → %q at weight %d (%d in force), revision %d", got.Stable, got.Canary, got.Weight, got.EffectiveWeight, got.Revision)
+		return got, fmt.Errorf("lags: it reads back %s → %q at weight %d (%d in force), revision %d", got.Stable, got.Canary, got.Weight, got.EffectiveWeight, got.Revision)
 	}
-	return nil
+	return got, nil
+}
+
+// join tells a replica that has the route of a later epoch.
+func join(ctx context.Context, r replica, agent string, want api.Route) error {
+	got, err := apply(ctx, r, agent, want)
+	if err == nil && got.Epoch < want.Epoch {
+		return fmt.Errorf("lags: its pins are of epoch %d, those of others of %d", got.Epoch, want.Epoch)
+	}
+	return err
 }
 
 // each calls fn for every replica at once and returns the errors in the replicas' order.
-func each(d *Driver, fn func(i int, r replica) error) []error {
-	errs := make([]error, len(d.replicas))
+func each(all []replica, fn func(i int, r replica) error) []error {
+	errs := make([]error, len(all))
 	var wg sync.WaitGroup
-	for i, r := range d.replicas {
-		wg.Go(func() { errs[i] = fn(i, r) })
+	for i, r := range all {
+		if errs[i] = r.Err; r.Err == nil {
+			wg.Go(func() { errs[i] = fn(i, r) })
+		}
 	}
 	wg.Wait()
 	return errs
@@ -141,7 +176,7 @@ func each(d *Driver, fn func(i int, r replica) error) []error {
 
 // combine is one error of all replicas': lost ownership first, then a passing fault of anyone, and a refusal when all of those
 // who failed refuse and nobody agrees.
-func (d *Driver) combine(agent, doing string, errs []error) error {
+func combine(all []replica, agent, doing string, errs []error) error {
 	var texts, refusals []string
 	var pause time.Duration
 	for i, err := range errs {
@@ -152,7 +187,7 @@ func (d *Driver) combine(agent, doing string, errs []error) error {
 		if errors.As(err, &conflict) {
 			return &traffic.OwnershipLost{Agent: agent, Owner: conflict.Owner, Revision: conflict.Revision}
 		}
-		text := fmt.Sprintf("%s: %v", d.replicas[i].name, err)
+		text := fmt.Sprintf("%s: %v", all[i].Name, err)
 		texts = append(texts, text)
 		var answer *api.Error
 		if errors.As(err, &answer) {

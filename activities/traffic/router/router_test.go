@@ -38,7 +38,15 @@ func newGateway(t *testing.T, versions ...string) *gateway {
 	t.Helper()
 	g := &gateway{}
 	g.restart(t, versions...)
-	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	g.Server = httptest.NewUnstartedServer(g.handler())
+	g.Start()
+	t.Cleanup(g.Close)
+	return g
+}
+
+// handler is the admin API, unless there is a fault in between.
+func (g *gateway) handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		fault, h := g.fault, g.admin
 		g.mu.Unlock()
@@ -47,9 +55,7 @@ func newGateway(t *testing.T, versions ...string) *gateway {
 			return
 		}
 		h.ServeHTTP(w, r)
-	}))
-	t.Cleanup(g.Close)
-	return g
+	})
 }
 
 // restart is the gateway as a new process that remembers nothing.
@@ -59,7 +65,11 @@ func (g *gateway) restart(t *testing.T, versions ...string) {
 	for _, v := range append([]string{"v41"}, versions...) {
 		agent.Versions[v] = api.Version{URL: "http://127.0.0.1:9"}
 	}
-	r, err := router.New(router.Options{Agents: map[string]router.AgentOptions{"support": agent}})
+	ring, err := router.NewKeyring(router.Key{ID: "k", Secret: []byte("one secret of all gateways")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := router.New(router.Options{Keys: ring, Agents: map[string]router.AgentOptions{"support": agent}})
 	if err != nil {
 		t.Fatal(err)
 	}
