@@ -1,7 +1,6 @@
 package router
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"net/http"
@@ -309,30 +308,4 @@ func flatten(out map[string]float64, name string, m *dto.Metric) {
 		out[name+"_count"+labels] = float64(m.Histogram.GetSampleCount())
 		out[name+"_native"+labels] = float64(m.Histogram.GetSchema())
 	}
-}
-
-func FuzzDecodeFeedback(f *testing.F) {
-	for _, s := range []string{
-		`{"agent":"a","version":"v1","task":"completed","tokens":1}`, `{}`, `{"agent":1}`, `{"tokens":1e999}`, `{"tokens":-1}`, `null`, `[]`,
-		`{"tool_calls":{"ok":1,"error":2}}`, `{"x":1}`, `{}{}`, ``, `{"satisfaction":NaN}`,
-	} {
-		f.Add([]byte(s))
-	}
-	r, _ := newTestRouter(f)
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		got, err := DecodeFeedback(raw)
-		if err != nil {
-			return
-		}
-		got.Agent, got.Version, got.Pin, got.Conversation = agent, "v41", "", ""
-		if _, err := r.Feedback(got); err != nil {
-			t.Fatalf("decoded but refused: %v", err)
-		}
-		if c := counterOf(t, r, "v41"); math.IsNaN(c.Tokens.Sum) || math.IsInf(c.Tokens.Sum, 0) || len(c.SafetyViolations) > maxKinds+1 {
-			t.Fatalf("counters spoilt: %+v", c)
-		}
-		if _, err := json.Marshal(counterOf(t, r, "v41")); err != nil {
-			t.Fatal(err)
-		}
-	})
 }

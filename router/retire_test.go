@@ -8,7 +8,7 @@ import (
 	"github.com/aviary-rollouts/aviary/router/api"
 )
 
-func register(t *testing.T, r *Router, version string) {
+func register(t testing.TB, r *Router, version string) {
 	t.Helper()
 	if _, err := r.PutVersion(agent, version, api.Version{URL: "http://127.0.0.1:1"}); err != nil {
 		t.Fatal(err)
