@@ -66,8 +66,8 @@ func (r *Router) AppendPin(dst []byte, d *Decision) []byte {
 	})
 }
 
-// Decide chooses the version of agent that serves q. It takes no lock, but for Options.StickyMemory, and with a
-// known version in the pin it allocates nothing.
+// Decide chooses the version of agent that serves q. It takes no lock, but for Options.StickyMemory, and allocates nothing,
+// but for a pin to a version that is not registered. It is safe for concurrent use with everything else.
 // Errors: ErrUnknownAgent, ErrUnknownVersion for the override, ErrNoVersion.
 func (r *Router) Decide(agent string, q Request) (Decision, error) {
 	a := r.table.Load().agents[agent]
@@ -127,7 +127,7 @@ func (r *Router) keep(d *Decision, a *agentTable, v *Version, c claims) {
 	if c.remembered {
 		d.Reason = ByMemory
 	}
-	d.NewPin = c.remembered || c.oldKey || a.stale(c) || c.expiry-r.clock.Wall().Unix() < int64(r.pinTTL/time.Second/2)
+	d.NewPin = c.remembered || c.oldKey || a.stale(c) || time.Unix(c.expiry, 0).Sub(r.clock.Wall()) < r.pinTTL/2
 	c = a.renewed(c)
 	d.rollout, d.epoch = c.rollout, c.epoch
 }

@@ -137,7 +137,8 @@ func (r *Router) Instance() string { return r.instance }
 func (r *Router) Keys() *Keyring { return r.keys }
 
 // Tick does what is due by the clock and by no request: it ends live streams of canaries whose lease has run out under Kill,
-// frees the statistics of versions that are long gone, and tries again to save a state that could not be saved. Call it a few times a second.
+// frees the statistics of versions that are long gone, and tries again to save a state that could not be saved. Call it a few
+// times a second.
 func (r *Router) Tick() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
