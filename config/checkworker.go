@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,7 +88,7 @@ const callTimeout = 2 * time.Minute
 
 func (t TrafficTarget) check(r report) {
 	checkDriver(t.Driver, "driver", r)
-	checkGateways(t.Gateways, r)
+	checkGateways(t.Gateways, t.GatewaysDNS, r)
 	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)
 }
 
@@ -95,7 +97,7 @@ func (t MetricsTarget) check(r report) {
 	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)
 	switch t.Provider {
 	case ProviderRouter:
-		checkGateways(t.Gateways, r)
+		checkGateways(t.Gateways, t.GatewaysDNS, r)
 		if t.Address != "" {
 			r("address", "is not for the provider router, want gateways")
 		}
@@ -108,13 +110,24 @@ func (t MetricsTarget) check(r report) {
 		if len(t.Gateways) > 0 {
 			r("gateways", "is not for the provider prometheus, want address")
 		}
+		if t.GatewaysDNS != "" {
+			r("gateways_dns", "is not for the provider prometheus, want address")
+		}
 	}
 }
 
-// checkGateways wants the admin API of every replica, each once.
-func checkGateways(gateways []string, r report) {
-	if len(gateways) == 0 {
-		r("gateways", "is missing, want the address of every gateway's admin API, such as [http://127.0.0.1:9901]")
+// checkGateways wants the admin API of every replica, each once, or a name that stands for all.
+func checkGateways(gateways []string, name string, r report) {
+	switch {
+	case name != "" && len(gateways) > 0:
+		r("gateways_dns", "gateways are listed too, want one of them")
+	case name != "":
+		checkURL(name, "gateways_dns", r)
+		if u, err := url.Parse(name); err == nil && net.ParseIP(u.Hostname()) != nil {
+			r("gateways_dns", "%s, want a name that has the addresses of all gateways; for an address there is gateways", quote(name))
+		}
+	case len(gateways) == 0:
+		r("gateways", "is missing, want the address of every gateway's admin API, such as [http://127.0.0.1:9901], or gateways_dns")
 	}
 	for i, g := range gateways {
 		path := fmt.Sprintf("gateways[%d]", i)

@@ -70,8 +70,8 @@ temporal:
   api_key_file: token
 task_queue: canaries
 listen: ":0"
-traffic: {eu: {driver: router, gateways: ["https://a", "https://b:1/x"], token_file: token, timeout: 3s}}
-metrics: {eu: {provider: router, gateways: ["https://a"]}}
+traffic: {eu: {driver: router, gateways: ["https://a", "https://b:1/x"], token_file: token, timeout: 3s}, us: {driver: router, gateways_dns: "https://gateways.us:9901"}}
+metrics: {eu: {provider: router, gateways: ["https://a"]}, us: {provider: router, gateways_dns: "https://gateways.us:9901"}}
 notify:
   default: {slack: {token_env: SLACK, api_url: "https://slack.example.com/api/"}}
   ops: {webhook: {url: "https://hooks.example.com", secret_env: HOOK, headers: {X-Team: agents}}}
@@ -99,8 +99,13 @@ log: {level: debug, format: json}
 			TLS: &TemporalTLS{CA: in("ca.pem"), Cert: in("c.pem"), Key: "/k.pem", ServerName: "t"},
 		},
 		TaskQueue: "canaries", Listen: ":0",
-		Traffic: map[string]TrafficTarget{"eu": {Driver: "router", Gateways: []string{"https://a", "https://b:1/x"}, Token: fromFile, Timeout: 3 * time.Second}},
-		Metrics: map[string]MetricsTarget{"eu": {Provider: "router", Gateways: []string{"https://a"}}},
+		Traffic: map[string]TrafficTarget{
+			"eu": {Driver: "router", Gateways: []string{"https://a", "https://b:1/x"}, Token: fromFile, Timeout: 3 * time.Second},
+			"us": {Driver: "router", GatewaysDNS: "https://gateways.us:9901"},
+		},
+		Metrics: map[string]MetricsTarget{
+			"eu": {Provider: "router", Gateways: []string{"https://a"}}, "us": {Provider: "router", GatewaysDNS: "https://gateways.us:9901"},
+		},
 		Notify: map[string]NotifyTarget{
 			"default": {Slack: &SlackTarget{Token: Secret{Env: "SLACK", value: "xoxb"}, APIURL: "https://slack.example.com/api/"}},
 			"ops": {Webhook: &WebhookTarget{
@@ -165,6 +170,7 @@ func TestProblemsHideSecrets(t *testing.T) {
 		"temporal: {api_key: hush}", "temporal: {api_key_env: hush}", "temporal: {api_key_env: [hush]}", "temporal: {api_key_file: {hush: 1}}",
 		"traffic: {default: {driver: router, gateways: ['http://hush@a']}}", "traffic: {default: {driver: router, gateways: ['http://a?token=hush']}}",
 		"traffic: {default: {driver: router, gateways: ['http://u:hush@a b']}}",
+		"traffic: {default: {driver: router, gateways_dns: 'http://u:hush@a'}}", "metrics: {default: {provider: router, gateways_dns: 'http://a?token=hush'}}",
 		"notify: {default: {slack: {token: hush}}}", "notify: {a: {webhook: {url: 'http://a', headers: {Authorization: hush}}}}",
 	} {
 		_, err := ParseWorker("w.yaml", []byte(text), environment())

@@ -42,19 +42,21 @@ type TemporalTLS struct {
 
 // TrafficTarget is a data plane that rollouts may name.
 type TrafficTarget struct {
-	Driver   string        `yaml:"driver"`   // router
-	Gateways []string      `yaml:"gateways"` // router: the admin API's URL of every replica
-	Token    Secret        `yaml:"token"`    // router: of the admin API
-	Timeout  time.Duration `yaml:"timeout"`  // of one call; 0: the driver's own
+	Driver      string        `yaml:"driver"`       // router
+	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
+	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
+	Token       Secret        `yaml:"token"`        // router: of the admin API
+	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the driver's own
 }
 
 // MetricsTarget is a source of metrics that rollouts may name.
 type MetricsTarget struct {
-	Provider string        `yaml:"provider"` // router | prometheus
-	Gateways []string      `yaml:"gateways"` // router: the admin API's URL of every replica
-	Address  string        `yaml:"address"`  // prometheus: its URL
-	Token    Secret        `yaml:"token"`    // router: of the admin API; prometheus: a bearer token
-	Timeout  time.Duration `yaml:"timeout"`  // of one call; 0: the provider's own
+	Provider    string        `yaml:"provider"`     // router | prometheus
+	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
+	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
+	Address     string        `yaml:"address"`      // prometheus: its URL
+	Token       Secret        `yaml:"token"`        // router: of the admin API; prometheus: a bearer token
+	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the provider's own
 }
 
 // NotifyTarget is a way to tell people. Exactly one field is set.

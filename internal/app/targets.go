@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/aviary-rollouts/aviary/activities"
 	"github.com/aviary-rollouts/aviary/activities/metrics"
@@ -17,7 +16,7 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	routertraffic "github.com/aviary-rollouts/aviary/activities/traffic/router"
 	"github.com/aviary-rollouts/aviary/config"
-	"github.com/aviary-rollouts/aviary/internal/httpx"
+	"github.com/aviary-rollouts/aviary/internal/replicas"
 )
 
 // drivers constructs the traffic targets of the settings. A new data plane is a case here.
@@ -28,7 +27,7 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 		var err error
 		switch t.Driver {
 		case "router":
-			d, err = routertraffic.New(t.Gateways, t.Token.Reveal(), httpClient(t.Timeout))
+			d, err = routertraffic.Open(replicas.Settings{Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout})
 		default:
 			err = fmt.Errorf("unknown driver %q, known is router", t.Driver)
 		}
@@ -51,7 +50,7 @@ func providers(targets map[string]config.MetricsTarget) (map[string]activities.T
 		var err error
 		switch t.Provider {
 		case "router":
-			p, err = routermetrics.New(t.Gateways, t.Token.Reveal(), httpClient(t.Timeout))
+			p, err = routermetrics.Open(replicas.Settings{Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout})
 		case "prometheus":
 			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout})
 		default:
@@ -90,14 +89,6 @@ func notifiers(targets map[string]config.NotifyTarget, log *slog.Logger) (activi
 		}
 	}
 	return out, nil
-}
-
-// httpClient is an HTTP client with a timeout of its own, or nil for the driver's.
-func httpClient(timeout time.Duration) *http.Client {
-	if timeout == 0 {
-		return nil
-	}
-	return httpx.NewClient(httpx.Settings{Timeout: timeout, MaxBody: 8 << 20})
 }
 
 // headers adds fixed headers to every request.

@@ -2,10 +2,12 @@
 //
 // The counters are exact and cumulative since a gateway's start. The cursor keeps, per gateway, the instance and what its
 // counters stood at; a new instance counts from zero. What a gateway served between the last poll and its end is lost with it.
-// A gateway that does not answer is an error, not a gap: its requests are counted by the next poll that reaches it.
+// A gateway that does not answer is an error, not a gap: its requests are counted by the next poll that reaches it. One whose
+// address the name no longer stands for is gone, with what it served since the last poll.
 package router
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +22,7 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/metrics"
 	"github.com/aviary-rollouts/aviary/analysis"
 	"github.com/aviary-rollouts/aviary/internal/httpx"
+	"github.com/aviary-rollouts/aviary/internal/replicas"
 	"github.com/aviary-rollouts/aviary/rollout"
 	"github.com/aviary-rollouts/aviary/router/api"
 )
@@ -35,13 +38,7 @@ const defaultPause = 5 * time.Second
 
 // Provider samples all gateways. It is safe for concurrent use.
 type Provider struct {
-	gateways []gateway
-}
-
-type gateway struct {
-	name   string // scheme and host, without secrets
-	key    string // in cursors, which must not hold addresses
-	client *api.Client
+	set *replicas.Set
 }
 
 var _ metrics.Provider = (*Provider)(nil)
@@ -49,33 +46,28 @@ var _ metrics.Provider = (*Provider)(nil)
 // New is a Provider of the gateways whose admin APIs are at the addresses, such as "http://10.0.0.7:9901". Client may be nil;
 // without a timeout of its own it gets 3 s a call. Errors: no gateway, one twice, or an address that is no URL.
 func New(gateways []string, token string, client *http.Client) (*Provider, error) {
-	if len(gateways) == 0 {
-		return nil, errors.New("router metrics: no gateways, want at least one admin address")
-	}
-	if client == nil {
-		client = httpx.NewClient(httpx.Settings{Timeout: callTimeout, MaxBody: maxBody})
-	}
-	timeout := callTimeout
-	if client.Timeout > 0 {
-		timeout = client.Timeout
-	}
-	p := &Provider{}
-	for _, g := range gateways {
-		c, err := api.NewClient(g, token, api.WithHTTPClient(client), api.WithTimeout(timeout))
-		if err != nil {
-			return nil, fmt.Errorf("router metrics: %w", err)
-		}
-		name := httpx.Host(c.Address())
-		if slices.ContainsFunc(p.gateways, func(g gateway) bool { return g.name == name }) {
-			return nil, fmt.Errorf("router metrics: gateway %s is named twice", name)
-		}
-		p.gateways = append(p.gateways, gateway{name, keyOf(name), c})
-	}
-	return p, nil
+	return Open(replicas.Settings{Addresses: gateways, Token: token, Client: client})
 }
 
-// Sample returns what the counters grew by since the cursor; see metrics.Provider. A gateway that the cursor does not know yet
-// counts from the next poll on. Errors: *metrics.Rejected, *metrics.Busy, or a passing fault that names the gateway.
+// Open is a Provider of the gateways that s describes. Without a timeout a call gets 3 s. Errors are those of replicas.New.
+func Open(s replicas.Settings) (*Provider, error) {
+	s.Timeout, s.MaxBody = cmp.Or(s.Timeout, callTimeout), cmp.Or(s.MaxBody, maxBody)
+	set, err := replicas.New(s)
+	if err != nil {
+		return nil, fmt.Errorf("router metrics: %w", err)
+	}
+	return &Provider{set}, nil
+}
+
+// answer is a gateway's counters.
+type answer struct {
+	name string // of the gateway
+	key  string // of it in cursors, which must not hold addresses
+	api.Counters
+}
+
+// Sample returns what the counters grew by since the cursor; see metrics.Provider. A gateway that the cursor does not know
+// counts from its start if that was after the last poll, else from the next poll on. Errors: *metrics.Rejected, *metrics.Busy, or a passing fault that names the gateway.
 func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics.Samples, error) {
 	wanted, err := fieldsOf(request)
 	if err != nil {
@@ -90,23 +82,22 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 	if err != nil {
 		return metrics.Samples{}, err
 	}
-	if err := p.oneEach(all, before, at); err != nil {
+	if all, err = p.oneEach(all, before, at); err != nil {
 		return metrics.Samples{}, err
 	}
 	after := cursor{Version: cursorVersion, At: at.UnixMilli(), Gateways: map[string]position{}}
 	var grown arms
-	for i, counters := range all {
-		g := p.gateways[i]
+	for _, g := range all {
 		old, known := before.Gateways[g.key]
-		if len(counters.Bounds) > 0 && grown.bounds == nil {
-			grown.bounds = counters.Bounds
+		if len(g.Bounds) > 0 && grown.bounds == nil {
+			grown.bounds = g.Bounds
 		}
-		if !slices.Equal(grown.bounds, counters.Bounds) {
-			return metrics.Samples{}, fmt.Errorf("sample the gateways: %s has other histogram buckets than %s: wait until both run the same build", g.name, p.gateways[0].name)
+		if !slices.Equal(grown.bounds, g.Bounds) {
+			return metrics.Samples{}, fmt.Errorf("sample the gateways: %s has other histogram buckets than %s: wait until both run the same build", g.name, all[0].name)
 		}
-		now := position{Instance: counters.Instance, Stable: read(counters, request.Stable, wanted), Canary: read(counters, request.Canary, wanted)}
+		now := position{Instance: g.Instance, Stable: read(g.Counters, request.Stable, wanted), Canary: read(g.Counters, request.Canary, wanted)}
 		after.Gateways[g.key] = now
-		if !known {
+		if !known && !startedSince(g, before, at) {
 			continue
 		}
 		if old.Instance != now.Instance {
@@ -125,34 +116,58 @@ func (p *Provider) Sample(ctx context.Context, request metrics.Request) (metrics
 // clockSlack is how much older than the last poll a gateway that looks restarted may be, for clocks that differ.
 const clockSlack = 5 * time.Second
 
-// oneEach wants every address to be of one gateway, and of another one than the rest. Behind a load balancer the counters of several
-// processes would take turns, and each turn would look like a restart that counts a whole life again.
-func (p *Provider) oneEach(all []api.Counters, before cursor, at time.Time) error {
+// startedSince reports whether a gateway began after the last poll: all that it has counted is new.
+func startedSince(g answer, before cursor, at time.Time) bool {
+	const rounding = 2 * time.Millisecond // of both
+	return before.At > 0 && g.age()+rounding < at.Sub(time.UnixMilli(before.At))
+}
+
+func (a answer) age() time.Duration { return time.Duration(a.UptimeMillis) * time.Millisecond }
+
+// oneEach wants every address to be of one gateway, and of another one than the rest; where a name says which they are, one that
+// has two addresses is taken by its first. Behind a load balancer the counters of several processes would take turns, and each
+// turn would look like a restart that counts a whole life again.
+func (p *Provider) oneEach(all []answer, before cursor, at time.Time) ([]answer, error) {
 	seen := map[string]string{}
-	for i, counters := range all {
-		g := p.gateways[i]
-		if first, twice := seen[counters.Instance]; twice {
-			return fmt.Errorf("sample the gateways: %s and %s are the same gateway, name each once", first, g.name)
+	out := make([]answer, 0, len(all))
+	for _, g := range all {
+		if first, twice := seen[g.Instance]; twice {
+			if p.set.ByName() {
+				continue
+			}
+			return nil, fmt.Errorf("sample the gateways: %s and %s are the same gateway, name each once", first, g.name)
 		}
-		seen[counters.Instance] = g.name
+		seen[g.Instance] = g.name
 		old, known := before.Gateways[g.key]
-		age := time.Duration(counters.UptimeMillis) * time.Millisecond
-		if since := at.Sub(time.UnixMilli(before.At)); known && old.Instance != counters.Instance && before.At > 0 && age > since+clockSlack {
-			return fmt.Errorf("sample the gateways: %s answers for more than one gateway, name every replica by its own address", g.name)
+		if since := at.Sub(time.UnixMilli(before.At)); known && old.Instance != g.Instance && before.At > 0 && g.age() > since+clockSlack {
+			return nil, fmt.Errorf("sample the gateways: %s answers for more than one gateway, name every replica by its own address", g.name)
 		}
+		out = append(out, g)
 	}
-	return nil
+	return out, nil
 }
 
 // ask takes the counters of all gateways at once, in their order. All must answer.
-func (p *Provider) ask(ctx context.Context, agent string) ([]api.Counters, error) {
-	out := make([]api.Counters, len(p.gateways))
-	errs := make([]error, len(p.gateways))
+func (p *Provider) ask(ctx context.Context, agent string) ([]answer, error) {
+	gateways := p.set.All(ctx)
+	out := make([]answer, len(gateways))
+	errs := make([]error, len(gateways))
 	var wg sync.WaitGroup
-	for i, g := range p.gateways {
-		wg.Go(func() { out[i], errs[i] = g.client.Counters(ctx, agent) })
+	for i, g := range gateways {
+		out[i].name, out[i].key = g.Name, keyOf(g.Name)
+		if errs[i] = g.Err; g.Err == nil {
+			wg.Go(func() { out[i].Counters, errs[i] = g.Client.Counters(ctx, agent) })
+		}
 	}
 	wg.Wait()
+	if err := unanswered(agent, out, errs); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// unanswered is one error of all gateways'; nil if there is none.
+func unanswered(agent string, gateways []answer, errs []error) error {
 	unknown := 0
 	var pause time.Duration
 	var texts []string
@@ -160,7 +175,7 @@ func (p *Provider) ask(ctx context.Context, agent string) ([]api.Counters, error
 		if err == nil {
 			continue
 		}
-		texts = append(texts, fmt.Sprintf("%s: %v", p.gateways[i].name, err))
+		texts = append(texts, fmt.Sprintf("%s: %v", gateways[i].name, err))
 		var answer *api.Error
 		if !errors.As(err, &answer) {
 			continue
@@ -176,19 +191,19 @@ func (p *Provider) ask(ctx context.Context, agent string) ([]api.Counters, error
 		}
 	}
 	if len(texts) == 0 {
-		return out, nil
+		return nil
 	}
-	if unknown == len(p.gateways) {
-		return nil, &metrics.Rejected{Reason: "sample agent " + agent + ": " + texts[0]}
+	if unknown == len(gateways) {
+		return &metrics.Rejected{Reason: "sample agent " + agent + ": " + texts[0]}
 	}
 	err := &missing{
 		text: fmt.Sprintf("sample agent %s: %d of %d gateways are missing: %s", agent, len(texts), len(errs), strings.Join(texts, "; ")),
 		errs: errs,
 	}
 	if pause > 0 {
-		return nil, &metrics.Busy{RetryAfter: pause, Err: err}
+		return &metrics.Busy{RetryAfter: pause, Err: err}
 	}
-	return nil, err
+	return err
 }
 
 // missing is a passing fault of some gateways.
