@@ -251,8 +251,11 @@ func fieldsOf(t reflect.Type) fields {
 		if !ok {
 			tag = f.Tag.Get("json")
 		}
-		key, _, _ := strings.Cut(tag, ",")
+		key, options, _ := strings.Cut(tag, ",")
 		switch {
+		case options == "inline" && f.Type == reflect.TypeFor[Secret]():
+			add("file", f)
+			add("env", f)
 		case key == "" || key == "-" || !f.IsExported():
 		case f.Type == reflect.TypeFor[Secret]():
 			add(key+"_file", f)

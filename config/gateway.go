@@ -3,17 +3,15 @@ package config
 import "time"
 
 // Gateway is the settings of the gateway process. Durations are text such as "30s". Secrets are never in the file: it names an
-// environment variable or another file that holds them.
+// environment variable or another file that holds them. Paths are relative to the file.
 type Gateway struct {
 	Listen      string `yaml:"listen"`       // of the proxy; port 0: any free one
 	AdminListen string `yaml:"admin_listen"` // of the admin API; loopback by default
 
-	AdminTokenEnv     string `yaml:"admin_token_env"` // one of the two is required
-	AdminTokenFile    string `yaml:"admin_token_file"`
-	FeedbackTokenEnv  string `yaml:"feedback_token_env"` // for agents that report feedback; none: the admin token only
-	FeedbackTokenFile string `yaml:"feedback_token_file"`
+	AdminToken    Secret `yaml:"admin_token"`    // required
+	FeedbackToken Secret `yaml:"feedback_token"` // for agents that report feedback; none: the admin token only
 
-	StateFile string                  `yaml:"state_file"` // keeps the registry, promotions and fences over a restart; empty: nothing is kept
+	StateFile Path                    `yaml:"state_file"` // keeps the registry, promotions and fences over a restart; empty: nothing is kept
 	Agents    map[string]GatewayAgent `yaml:"agents"`
 
 	PinKeys       []GatewayKey  `yaml:"pin_keys"`       // the first signs, all are valid; none: a random one per process
@@ -38,9 +36,9 @@ type Gateway struct {
 
 // GatewayTLS serves HTTPS. The files are read again when they change.
 type GatewayTLS struct {
-	CertFile     string `yaml:"cert_file"`
-	KeyFile      string `yaml:"key_file"`
-	ClientCAFile string `yaml:"client_ca_file"` // clients must show a certificate of these; empty: none is asked for
+	CertFile     Path `yaml:"cert_file"`
+	KeyFile      Path `yaml:"key_file"`
+	ClientCAFile Path `yaml:"client_ca_file"` // clients must show a certificate of these; empty: none is asked for
 }
 
 // AccessLog says which requests are logged. Those that failed always are, unless it is off.
@@ -85,9 +83,8 @@ type GatewayVersion struct {
 
 // GatewayKey names a secret of at least 16 bytes that signs pins and testers' tokens.
 type GatewayKey struct {
-	ID   string `yaml:"id"`
-	Env  string `yaml:"env"` // one of the two is required
-	File string `yaml:"file"`
+	ID     string `yaml:"id"`
+	Secret Secret `yaml:",inline"` // file or env, one of which is required
 }
 
 // GatewayNames are the headers and cookies the proxy reads and sets. An empty one is the default; "-" turns a cookie off.

@@ -20,7 +20,8 @@ func LoadGateway(path string) (Gateway, error) {
 	return ParseGateway(path, data, os.LookupEnv)
 }
 
-// ParseGateway is the settings in data, with defaults filled in. Errors are Problems.
+// ParseGateway is the settings in data, with defaults filled in and secrets read. Relative paths are relative to the folder of
+// filename. Errors are Problems.
 func ParseGateway(filename string, data []byte, lookup Lookup) (Gateway, error) {
 	var g Gateway
 	g.SetDefaults()
@@ -35,26 +36,26 @@ func ParseGateway(filename string, data []byte, lookup Lookup) (Gateway, error) 
 	return g, nil
 }
 
+// leastKey is how long a secret that signs pins must be, in bytes.
+const leastKey = 16
+
 // check reports what is wrong with the settings.
 func (g Gateway) check(r report) {
 	checkListen(g.Listen, "listen", r)
 	checkListen(g.AdminListen, "admin_listen", r)
-	switch {
-	case g.AdminTokenEnv == "" && g.AdminTokenFile == "":
+	if g.AdminToken.File == "" && g.AdminToken.Env == "" {
 		r("admin_token_env", "is missing, want admin_token_env or admin_token_file; the admin API is never open")
-	case g.AdminTokenEnv != "" && g.AdminTokenFile != "":
-		r("admin_token_file", "admin_token_env is given too, want one of them")
-	}
-	if g.FeedbackTokenEnv != "" && g.FeedbackTokenFile != "" {
-		r("feedback_token_file", "feedback_token_env is given too, want one of them")
 	}
 	for i, k := range g.PinKeys {
 		path := fmt.Sprintf("pin_keys[%d]", i)
 		if !rollout.ValidName(k.ID) {
 			r(path+".id", "%s is not a name, want %s", quote(k.ID), rollout.NamePattern)
 		}
-		if (k.Env == "") == (k.File == "") {
+		switch n := len(k.Secret.Reveal()); {
+		case k.Secret.Env == "" && k.Secret.File == "":
 			r(path, "want exactly one of env or file")
+		case n > 0 && n < leastKey:
+			r(path, "the secret has %d bytes, want at least %d", n, leastKey)
 		}
 		if first := slices.IndexFunc(g.PinKeys, func(o GatewayKey) bool { return o.ID == k.ID }); first < i {
 			r(path+".id", "the same as pin_keys[%d], want every id once", first)

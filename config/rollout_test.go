@@ -61,7 +61,7 @@ func TestFaultyFiles(t *testing.T) {
 			case strings.HasPrefix(name, "worker-"):
 				_, err = ParseWorker(name, data, func(string) (string, bool) { return "hush", true })
 			case strings.HasPrefix(name, "gateway-"):
-				_, err = ParseGateway(name, data, nil)
+				_, err = ParseGateway(name, data, func(string) (string, bool) { return "hush, hush, hush, hush", true })
 			default:
 				_, err = Rollout(name, data, Overrides{})
 			}

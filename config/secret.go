@@ -14,7 +14,7 @@ import (
 )
 
 // Secret is a token or a password that settings name by file (token_file) or by environment variable (token_env). A literal is
-// refused. It prints, logs and marshals as [secret], never as what it is.
+// refused. It prints, logs and marshals as [secret], never as what it is. With the tag "inline" its keys are file and env alone.
 type Secret struct {
 	File  string // absolute or relative to the working directory; empty: not from a file
 	Env   string // empty: not from the environment
@@ -71,7 +71,7 @@ func (d *decoder) secret(n *yaml.Node, v reflect.Value, key, path string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	byFile := strings.HasSuffix(key, "_file")
+	byFile := strings.HasSuffix(key, "file")
 	switch {
 	case n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" || n.Value == "":
 		// What was written is not shown: it may be the secret.
@@ -81,43 +81,57 @@ func (d *decoder) secret(n *yaml.Node, v reflect.Value, key, path string) {
 			d.problem(n.Line, path, "want the name of an environment variable that holds the secret")
 		}
 	case s.File != "" || s.Env != "":
-		base := strings.TrimSuffix(strings.TrimSuffix(key, "_file"), "_env")
-		d.problem(n.Line, path, "both %[1]s_file and %[1]s_env are given, want one", base)
+		base := strings.TrimSuffix(strings.TrimSuffix(key, "file"), "env")
+		d.problem(n.Line, path, "both %[1]sfile and %[1]senv are given, want one", base)
 	case byFile:
-		s.File = d.locate(n.Value)
-		d.readSecret(s, n.Line, path)
+		var err error
+		if *s, err = SecretFromFile(d.locate(n.Value)); err != nil {
+			d.problem(n.Line, path, "%v", err)
+		}
 	default:
-		s.Env = n.Value
-		value, ok := d.lookup(n.Value)
-		if s.value = strings.TrimSpace(value); !ok || s.value == "" {
-			what := "the environment variable of this name" // not named if it looks like the secret itself
-			if envName.MatchString(n.Value) {
-				what = "the environment variable " + n.Value
-			}
-			d.problem(n.Line, path, "%s is not set, want it to hold the secret", what)
+		var err error
+		if *s, err = SecretFromEnv(n.Value, d.lookup); err != nil {
+			d.problem(n.Line, path, "%v", err)
 		}
 	}
+}
+
+// SecretFromEnv is the secret in an environment variable, without white space around it. Errors: there is none.
+func SecretFromEnv(name string, lookup Lookup) (Secret, error) {
+	value, ok := lookup(name)
+	s := Secret{Env: name, value: strings.TrimSpace(value)}
+	if !ok || s.value == "" {
+		what := "the environment variable of this name" // not named if it looks like the secret itself
+		if envName.MatchString(name) {
+			what = "the environment variable " + name
+		}
+		return s, fmt.Errorf("%s is not set, want it to hold the secret", what)
+	}
+	return s, nil
 }
 
 // maxSecret bounds a secret, in bytes.
 const maxSecret = 64 << 10
 
-func (d *decoder) readSecret(s *Secret, line int, path string) {
-	f, err := os.Open(s.File)
+// SecretFromFile is the secret in a file of at most 64 KiB, without white space around it. Errors: it can't be read, or there is
+// none.
+func SecretFromFile(path string) (Secret, error) {
+	s := Secret{File: path}
+	f, err := os.Open(path)
 	if err != nil {
-		d.problem(line, path, "%v, want a file that holds the secret", err)
-		return
+		return s, fmt.Errorf("%w, want a file that holds the secret", err)
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	s.value = strings.TrimSpace(string(raw))
+	text := strings.TrimSpace(string(raw))
 	switch {
 	case err != nil:
-		d.problem(line, path, "%v, want a file that holds the secret", err)
+		return s, fmt.Errorf("%w, want a file that holds the secret", err)
 	case len(raw) > maxSecret:
-		s.value = ""
-		d.problem(line, path, "%s is larger than 64 KiB, want a file that holds the secret alone", s.File)
-	case s.value == "":
-		d.problem(line, path, "%s is empty, want a file that holds the secret", s.File)
+		return s, fmt.Errorf("%s is larger than 64 KiB, want a file that holds the secret alone", path)
+	case text == "":
+		return s, fmt.Errorf("%s is empty, want a file that holds the secret", path)
 	}
+	s.value = text
+	return s, nil
 }

@@ -122,21 +122,83 @@ log: {level: debug, format: json}
 
 func TestGatewayExample(t *testing.T) {
 	t.Parallel()
-	got, err := LoadGateway("../examples/gateway.yaml")
+	const file = "../examples/gateway.yaml"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseGateway(file, data, environment("AVIARY_ADMIN_TOKEN", "hush"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Gateway{
-		AdminTokenEnv: "AVIARY_ADMIN_TOKEN",
+		AdminToken: Secret{Env: "AVIARY_ADMIN_TOKEN", value: "hush"},
 		Agents: map[string]GatewayAgent{"support-agent": {Stable: "v41", Versions: map[string]GatewayVersion{
 			"v41": {URL: "http://127.0.0.1:9041"},
 			"v42": {URL: "http://127.0.0.1:9042", Metadata: map[string]string{"model": "large-3", "prompt": "9f2c"}},
 		}}},
 	}
-	want.StateFile = "gateway.state.json"
+	want.StateFile = "../examples/gateway.state.json"
 	want.SetDefaults() // the example shows the defaults
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestGatewayFiles: they are looked for beside the settings, wherever the process runs, and all that is wrong is told at once.
+func TestGatewayFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "gateway.yaml")
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for name, text := range map[string]string{"token": " from a file\n", "k2": "0123456789abcdef\n", "short": "hush", "empty": "\n"} {
+		if err := os.WriteFile(in(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const agents = "\nagents: {a: {stable: v1, versions: {v1: {url: 'http://127.0.0.1:1'}}}}"
+	got, err := ParseGateway(file, []byte(`
+admin_token_file: token
+feedback_token_env: FEEDBACK
+state_file: keep/state.json
+pin_keys: [{id: k1, env: PINS}, {id: k2, file: k2}]
+tls: {cert_file: a.crt, key_file: /a.key, client_ca_file: ca.crt}
+admin_tls: {cert_file: b.crt, key_file: b.key}`+agents), environment("FEEDBACK", "told", "PINS", "0123456789abcdef0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Gateway{
+		AdminToken:    Secret{File: in("token"), value: "from a file"},
+		FeedbackToken: Secret{Env: "FEEDBACK", value: "told"},
+		StateFile:     Path(in("keep/state.json")),
+		PinKeys: []GatewayKey{
+			{ID: "k1", Secret: Secret{Env: "PINS", value: "0123456789abcdef0123456789abcdef"}},
+			{ID: "k2", Secret: Secret{File: in("k2"), value: "0123456789abcdef"}},
+		},
+		TLS:      &GatewayTLS{CertFile: Path(in("a.crt")), KeyFile: "/a.key", ClientCAFile: Path(in("ca.crt"))},
+		AdminTLS: &GatewayTLS{CertFile: Path(in("b.crt")), KeyFile: Path(in("b.key"))},
+		Agents:   got.Agents,
+	}
+	want.SetDefaults()
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	_, err = ParseGateway(file, []byte(`
+admin_token_env: NOBODY
+feedback_token_file: nowhere
+pin_keys: [{id: k1, env: NOR_ME}, {id: k2, file: short}, {id: k3, file: empty}, {id: k4}]`+agents), environment())
+	for _, problem := range []string{
+		"gateway.yaml:2: admin_token_env: the environment variable NOBODY is not set", "gateway.yaml:3: feedback_token_file: open " + in("nowhere"),
+		"gateway.yaml:4: pin_keys[0].env: the environment variable NOR_ME", "pin_keys[1]: the secret has 4 bytes, want at least 16",
+		"pin_keys[2].file: " + in("empty") + " is empty", "pin_keys[3]: want exactly one of env or file",
+	} {
+		if !strings.Contains(fmt.Sprint(err), problem) {
+			t.Errorf("%q is missing in:\n%v", problem, err)
+		}
+	}
+	if strings.Contains(fmt.Sprint(err), "hush") {
+		t.Errorf("the secret is in:\n%v", err)
 	}
 }
 

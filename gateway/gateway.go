@@ -38,16 +38,8 @@ type gateway struct {
 func setup(settings config.Gateway, log *slog.Logger) (*gateway, error) {
 	tell(settings, log)
 	g := &gateway{settings: settings, log: log}
-	token, err := secret("admin token", settings.AdminTokenEnv, settings.AdminTokenFile)
-	if err != nil {
-		return nil, err
-	}
-	if token == "" {
+	if !settings.AdminToken.Set() {
 		return nil, errors.New("admin token: want admin_token_env or admin_token_file")
-	}
-	feedback, err := secret("feedback token", settings.FeedbackTokenEnv, settings.FeedbackTokenFile)
-	if err != nil {
-		return nil, err
 	}
 	options, err := routerOptions(settings, log)
 	if err != nil {
@@ -69,7 +61,9 @@ func setup(settings config.Gateway, log *slog.Logger) (*gateway, error) {
 	if g.adminTLS, err = newIdentity("admin API", settings.AdminTLS, log); err != nil {
 		return nil, err
 	}
-	g.admin, err = admin.New(g.router, admin.Options{Token: token, FeedbackToken: feedback, Logger: log, Ready: g.ready})
+	g.admin, err = admin.New(g.router, admin.Options{
+		Token: settings.AdminToken.Reveal(), FeedbackToken: settings.FeedbackToken.Reveal(), Logger: log, Ready: g.ready,
+	})
 	return g, err
 }
 

@@ -4,39 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/aviary-rollouts/aviary/config"
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
 	"github.com/aviary-rollouts/aviary/router/proxy"
 )
-
-// secret reads a secret from the environment or a file. With neither named it is "".
-func secret(what, env, file string) (string, error) {
-	switch {
-	case env != "" && file != "":
-		return "", fmt.Errorf("%s has both an environment variable and a file: want one", what)
-	case env != "":
-		v := os.Getenv(env)
-		if v == "" {
-			return "", fmt.Errorf("%s: environment variable %s is not set", what, env)
-		}
-		return v, nil
-	case file != "":
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", what, err)
-		}
-		v := strings.TrimSpace(string(raw))
-		if v == "" {
-			return "", fmt.Errorf("%s: file %s is empty", what, file)
-		}
-		return v, nil
-	}
-	return "", nil
-}
 
 // keyring is the ring of the settings' keys, or nil when there are none.
 func keyring(keys []config.GatewayKey, log *slog.Logger) (*router.Keyring, error) {
@@ -45,16 +18,8 @@ func keyring(keys []config.GatewayKey, log *slog.Logger) (*router.Keyring, error
 		return nil, nil
 	}
 	var ring []router.Key
-	for i, k := range keys {
-		what := fmt.Sprintf("pin_keys[%d]", i)
-		v, err := secret(what, k.Env, k.File)
-		if err != nil {
-			return nil, err
-		}
-		if v == "" {
-			return nil, fmt.Errorf("%s: want env or file", what)
-		}
-		ring = append(ring, router.Key{ID: k.ID, Secret: []byte(v)})
+	for _, k := range keys {
+		ring = append(ring, router.Key{ID: k.ID, Secret: []byte(k.Secret.Reveal())})
 	}
 	r, err := router.NewKeyring(ring...)
 	if err != nil {
@@ -71,7 +36,7 @@ func routerOptions(g config.Gateway, log *slog.Logger) (router.Options, error) {
 	return router.Options{
 		Agents: agentOptions(g), Keys: keys, PinTTL: g.PinTTL,
 		DrainDeadline: max(g.DrainDeadline, 1), // to the router 0 is its default, to the settings it is no time at all
-		StateFile:     g.StateFile, Memory: g.Memory, StickyMemory: g.StickyMemory, Logger: log,
+		StateFile:     string(g.StateFile), Memory: g.Memory, StickyMemory: g.StickyMemory, Logger: log,
 	}, nil
 }
 

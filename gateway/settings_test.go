@@ -15,7 +15,7 @@ agents:
   plain: {stable: v1, versions: {v1: {url: "http://127.0.0.1:1"}}}
   flagged: {stable: v1, hash: flagd, versions: {v1: {url: "http://127.0.0.1:1"}}}
 `
-	g, err := config.ParseGateway("gateway.yaml", []byte(settings), func(string) (string, bool) { return "", false })
+	g, err := config.ParseGateway("gateway.yaml", []byte(settings), func(string) (string, bool) { return "hush", true })
 	if err != nil {
 		t.Fatal(err)
 	}

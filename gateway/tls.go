@@ -75,11 +75,11 @@ func (i *identity) look() (changed bool, err error) {
 	var contents [3][]byte
 	var faults []error
 	hash := sha256.New()
-	for n, name := range []string{i.files.CertFile, i.files.KeyFile, i.files.ClientCAFile} {
+	for n, name := range []config.Path{i.files.CertFile, i.files.KeyFile, i.files.ClientCAFile} {
 		if name == "" {
 			continue
 		}
-		raw, err := os.ReadFile(name)
+		raw, err := os.ReadFile(string(name))
 		if err != nil {
 			faults = append(faults, err)
 			raw = []byte(err.Error())

@@ -221,7 +221,7 @@ func TestCertificatesFollowTheirFiles(t *testing.T) {
 	ca.write(dir, "front")
 	write(t, filepath.Join(dir, "clients.crt"), string(clients.pem))
 	var log output
-	i, err := newIdentity("proxy", &config.GatewayTLS{CertFile: dir + "/front.crt", KeyFile: dir + "/front.key", ClientCAFile: dir + "/clients.crt"},
+	i, err := newIdentity("proxy", &config.GatewayTLS{CertFile: config.Path(dir + "/front.crt"), KeyFile: config.Path(dir + "/front.key"), ClientCAFile: config.Path(dir + "/clients.crt")},
 		slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -290,7 +290,7 @@ func TestOneFaultIsToldOnce(t *testing.T) {
 	t.Parallel()
 	dir, ca := t.TempDir(), newAuthority(t)
 	ca.write(dir, "a")
-	i, err := newIdentity("proxy", &config.GatewayTLS{CertFile: dir + "/a.crt", KeyFile: dir + "/a.key"}, slog.New(slog.DiscardHandler))
+	i, err := newIdentity("proxy", &config.GatewayTLS{CertFile: config.Path(dir + "/a.crt"), KeyFile: config.Path(dir + "/a.key")}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,18 +327,18 @@ func TestTLSRefuses(t *testing.T) {
 		files config.GatewayTLS
 		says  string
 	}{
-		{"missing certificate", config.GatewayTLS{CertFile: dir + "/x.crt", KeyFile: dir + "/a.key"}, "x.crt"},
-		{"missing key", config.GatewayTLS{CertFile: dir + "/a.crt", KeyFile: dir + "/x.key"}, "x.key"},
-		{"another's key", config.GatewayTLS{CertFile: dir + "/a.crt", KeyFile: dir + "/b.key"}, "does not match"},
-		{"missing clients", config.GatewayTLS{CertFile: dir + "/a.crt", KeyFile: dir + "/a.key", ClientCAFile: dir + "/x.crt"}, "x.crt"},
-		{"empty clients", config.GatewayTLS{CertFile: dir + "/a.crt", KeyFile: dir + "/a.key", ClientCAFile: dir + "/none.crt"}, "none.crt"},
+		{"missing certificate", config.GatewayTLS{CertFile: config.Path(dir + "/x.crt"), KeyFile: config.Path(dir + "/a.key")}, "x.crt"},
+		{"missing key", config.GatewayTLS{CertFile: config.Path(dir + "/a.crt"), KeyFile: config.Path(dir + "/x.key")}, "x.key"},
+		{"another's key", config.GatewayTLS{CertFile: config.Path(dir + "/a.crt"), KeyFile: config.Path(dir + "/b.key")}, "does not match"},
+		{"missing clients", config.GatewayTLS{CertFile: config.Path(dir + "/a.crt"), KeyFile: config.Path(dir + "/a.key"), ClientCAFile: config.Path(dir + "/x.crt")}, "x.crt"},
+		{"empty clients", config.GatewayTLS{CertFile: config.Path(dir + "/a.crt"), KeyFile: config.Path(dir + "/a.key"), ClientCAFile: config.Path(dir + "/none.crt")}, "none.crt"},
 	} {
 		_, err := newIdentity("admin API", &tt.files, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "admin API") {
 			t.Errorf("%s: %v, want it to say %q", tt.name, err, tt.says)
 		}
 	}
-	if _, err := newIdentity("proxy", &config.GatewayTLS{CertFile: dir + "/x.crt"}, slog.Default()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := newIdentity("proxy", &config.GatewayTLS{CertFile: config.Path(dir + "/x.crt")}, slog.Default()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
 }
