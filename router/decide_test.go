@@ -71,6 +71,29 @@ func TestPinHoldsWhileTheWeightMoves(t *testing.T) {
 	}
 }
 
+func TestShortPinIsRenewedInTime(t *testing.T) {
+	t.Parallel()
+	clock := newFakeClock()
+	o := testOptions(t, clock)
+	o.PinTTL = time.Second
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := mustDecide(t, r, Request{Key: "x"})
+	pin := string(r.AppendPin(nil, &d))
+	for _, tt := range []struct {
+		age  time.Duration
+		want bool
+	}{{400 * time.Millisecond, false}, {600 * time.Millisecond, true}} {
+		clock.jumpWall(tt.age)
+		if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Reason != ByPin || d.NewPin != tt.want {
+			t.Errorf("%s old: %+v, want it renewed: %t", tt.age, d, tt.want)
+		}
+		clock.jumpWall(-tt.age)
+	}
+}
+
 func TestPinOnCanaryHoldsThroughPromotionAndTheNextRollout(t *testing.T) {
 	t.Parallel()
 	r, _ := newTestRouter(t)

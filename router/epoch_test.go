@@ -167,6 +167,26 @@ func TestEpochs(t *testing.T) {
 			f.put(0, again, "a")
 			f.moves("v42", []string{"old", "new"}, "a")
 		},
+		"a replica that hears of its first rollback counts all that its siblings did": func(f *fleet) {
+			f.put(4, first, "a")
+			f.begin("p42", "a", "v42")
+			f.put(5, taken(first, api.Evict), "b") // by now the control plane has seen a's new epoch
+			again := first
+			again.Revision = 9
+			f.put(5, again, "b")
+			f.moves("v42", []string{"p42"}, "b")
+		},
+		"a promotion taken back voids the pins of its time as stable": func(f *fleet) {
+			f.put(0, first, "a")
+			f.put(0, promoted(first), "a")
+			f.begin("p42", "a", "v42")
+			back := taken(first, api.Evict)
+			back.Revision = 3
+			f.put(0, back, "a")
+			f.moves("v42", []string{"p42"}, "a")
+			f.put(0, third, "a")
+			f.moves("v42", []string{"p42"}, "a")
+		},
 		"a rollout left lying is void in the next one": func(f *fleet) {
 			f.put(0, first, "a", "b")
 			f.begin("p42", "a", "v42")
@@ -277,6 +297,36 @@ func TestDrainHoldsOnlyTheRolloutsOwnPins(t *testing.T) {
 	f.moves("v42", []string{"of run2"}, "a") // though renewed after the rollback
 }
 
+func TestDrainHoldsNoPinsOfAnEarlierRollback(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, "a")
+	route := run("run1", "v41", "v42", 1)
+	f.put(0, route, "a")
+	f.begin("before", "a", "v42")
+	f.put(0, taken(route, api.Evict), "a")
+	route.Revision = 3
+	f.put(0, route, "a")
+	f.begin("between", "a", "v42")
+	f.put(0, taken(route, api.Drain), "a")
+	f.moves("v42", []string{"before"}, "a")
+	f.stays("v42", []string{"between"}, "a")
+}
+
+func TestVoidPinsStayVoidOverARestart(t *testing.T) {
+	t.Parallel()
+	o := stateOptions(t)
+	r, _ := restart(t, o, 0)
+	mustSet(t, r, canaryRoute(10000, 1))
+	d := mustDecide(t, r, Request{Key: "x"})
+	pin := string(r.AppendPin(nil, &d))
+	mustSet(t, r, rollbackRoute(2, api.Evict))
+	r, _ = restart(t, o, time.Second)
+	mustSet(t, r, canaryRoute(1, 3)) // the same rollout once more
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Reason == ByPin {
+		t.Errorf("a pin of before the rollback woke up: %+v", d)
+	}
+}
+
 func TestCanaryThatWasStableKeepsItsConversations(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "a")
@@ -360,6 +410,33 @@ func TestStateOfFormat1(t *testing.T) {
 				t.Errorf("after the next rollback and restart: %+v, %v", seen, err)
 			}
 		})
+	}
+}
+
+func TestRollbackOfFormat1(t *testing.T) {
+	t.Parallel()
+	o := stateOptions(t)
+	r, _ := restart(t, o, 0)
+	mustSet(t, r, canaryRoute(10000, 1))
+	d := mustDecide(t, r, Request{Key: "x"})
+	pin := string(r.AppendPin(nil, &d))
+	raw := `{"format":1,"agents":{"support-agent":{"stable":"v41","configured_stable":"v41","epoch":13543312345678901234,"previous_epoch":0,
+		"rollbacks":1,"drain_until":"2026-03-01T12:30:00Z","route":{"stable":"v41","canary":"v42","weight":0,
+		"owner":"canary/support-agent/run1","revision":2,"lease_ms":60000,"on_rollback":"drain","rollback":true}}}}`
+	if err := os.WriteFile(o.StateFile, []byte(raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, clock := restart(t, o, 0)
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Version != "v42" || d.Reason != ByPin {
+		t.Errorf("while it drains: %+v", d)
+	}
+	clock.advance(30 * time.Minute)
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Reason == ByPin {
+		t.Errorf("past the deadline: %+v", d)
+	}
+	mustSet(t, r, canaryRoute(1, 3))
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Reason == ByPin {
+		t.Errorf("a pin of before the rollback woke up: %+v", d)
 	}
 }
 

@@ -83,6 +83,22 @@ func TestEveryFlippedBitIsSeen(t *testing.T) {
 	}
 }
 
+func TestTokenHasOneText(t *testing.T) {
+	t.Parallel()
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ring := testRing(t, keyA)
+	for _, version := range []string{"v4", "v42", "v421"} { // the last digit has 0, 2 or 4 bits that mean nothing
+		token := ring.OverrideToken(agent, version, now.Add(time.Hour))
+		for _, digit := range digits {
+			other := token[:len(token)-1] + string(digit)
+			if v, err := ring.CheckOverride(agent, other, now); (err == nil) != (other == token) {
+				t.Errorf("version %s with last digit %c for %s: %q, %v", version, digit, token[len(token)-1:], v, err)
+			}
+		}
+	}
+}
+
 func TestLongestToken(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
