@@ -1,0 +1,174 @@
+// Package upstream is the instances that serve one version of an agent: which of them is asked next, which is left out because
+// it can't be reached, and how many requests may be under way at once.
+package upstream
+
+import (
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An instance that could not be reached this often in a row is left out, for a back-off that doubles from the least to the most.
+const (
+	failuresToEject = 3
+	leastBackOff    = 250 * time.Millisecond
+	mostBackOff     = 10 * time.Second
+	mostAlone       = time.Second // of a version's only instance, since nobody else can serve meanwhile
+)
+
+// Set is all instances of one version. It is safe for concurrent use; New makes one.
+type Set struct {
+	instances atomic.Pointer[[]*Instance]
+	gate      gate
+	start     time.Time
+	mu        sync.Mutex // of Update
+}
+
+// Instance is one place where a version runs.
+type Instance struct {
+	url    *url.URL
+	live   atomic.Int64
+	failed atomic.Int64 // in a row
+	until  atomic.Int64 // nanoseconds since the set's start, when one request may try it again; 0: it is well
+}
+
+// New is a set of the instances at the base URLs, of which there is at least one.
+func New(urls []*url.URL, limits Limits) *Set {
+	s := &Set{start: time.Now()}
+	s.gate.limits = limits
+	s.Update(urls, limits)
+	return s
+}
+
+// Update replaces the instances and limits. Those that stay keep what is known of them.
+func (s *Set) Update(urls []*url.URL, limits Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var before, now []*Instance
+	if p := s.instances.Load(); p != nil {
+		before = *p
+	}
+	for _, u := range urls {
+		i := slices.IndexFunc(before, func(b *Instance) bool { return *b.url == *u })
+		if i < 0 {
+			now = append(now, &Instance{url: u})
+		} else {
+			now = append(now, before[i])
+		}
+	}
+	s.instances.Store(&now)
+	s.gate.set(limits)
+}
+
+// URLs are the base URLs, in the order they were given. The caller must not change them.
+func (s *Set) URLs() []*url.URL {
+	var out []*url.URL
+	for _, i := range *s.instances.Load() {
+		out = append(out, i.url)
+	}
+	return out
+}
+
+// Pick is the instance with the fewest requests under way among those that can be reached, by lot where several are. Instances in
+// tried are left out. It is nil when none is left: they are all tried, or can't be reached and it is too soon to try again.
+func (s *Set) Pick(tried ...*Instance) *Instance {
+	all := *s.instances.Load()
+	if len(all) == 1 && len(tried) == 0 && all[0].until.Load() == 0 {
+		return all[0]
+	}
+	var best *Instance
+	ties := 0
+	for _, i := range all {
+		if i.until.Load() != 0 || slices.Contains(tried, i) {
+			continue
+		}
+		switch {
+		case best == nil || i.live.Load() < best.live.Load():
+			best, ties = i, 1
+		case i.live.Load() == best.live.Load():
+			if ties++; rand.IntN(ties) == 0 { //nolint:gosec // which instance is no secret
+				best = i
+			}
+		}
+	}
+	if probe := s.probe(all, tried); probe != nil {
+		return probe
+	}
+	return best
+}
+
+// probe is an instance that was left out and whose back-off is over, for one request per back-off.
+func (s *Set) probe(all, tried []*Instance) *Instance {
+	for _, i := range all {
+		until := i.until.Load()
+		if until == 0 || slices.Contains(tried, i) {
+			continue
+		}
+		now := int64(time.Since(s.start))
+		if now >= until && i.until.CompareAndSwap(until, now+int64(backOff(i.failed.Load(), len(all)))) {
+			return i
+		}
+	}
+	return nil
+}
+
+// Unreachable notes that no connection to i could be made.
+func (s *Set) Unreachable(i *Instance) {
+	if n := i.failed.Add(1); n >= failuresToEject {
+		i.until.Store(max(1, int64(time.Since(s.start)+backOff(n, len(*s.instances.Load())))))
+	}
+}
+
+// Reached notes that i could be reached.
+func (s *Set) Reached(i *Instance) {
+	if i.failed.Load() != 0 {
+		i.failed.Store(0)
+		i.until.Store(0)
+	}
+}
+
+// RetryAfter is when a set of which Pick gave nothing is worth another try.
+func (s *Set) RetryAfter() time.Duration {
+	wait := mostBackOff
+	for _, i := range *s.instances.Load() {
+		wait = min(wait, max(0, time.Duration(i.until.Load())-time.Since(s.start)))
+	}
+	return wait
+}
+
+func backOff(failures int64, instances int) time.Duration {
+	most := mostBackOff
+	if instances == 1 {
+		most = mostAlone
+	}
+	doublings := min(max(0, failures-failuresToEject), 16)
+	return min(leastBackOff<<doublings, most)
+}
+
+// URL is the base URL. The caller must not change it.
+func (i *Instance) URL() *url.URL { return i.url }
+
+// Begin counts a request under way, and End its end.
+func (i *Instance) Begin() { i.live.Add(1) }
+
+// End is called once for every Begin.
+func (i *Instance) End() { i.live.Add(-1) }
+
+// Status is how an instance is.
+type Status struct {
+	URL     string
+	Live    int  // requests under way
+	Healthy bool // it is not left out
+}
+
+// Status is how all instances are, in the order of URLs.
+func (s *Set) Status() []Status {
+	var out []Status
+	for _, i := range *s.instances.Load() {
+		out = append(out, Status{URL: i.url.String(), Live: int(i.live.Load()), Healthy: i.until.Load() == 0})
+	}
+	return out
+}
