@@ -94,6 +94,41 @@ func TestShortPinIsRenewedInTime(t *testing.T) {
 	}
 }
 
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	clock := newFakeClock()
+	with := func(keys ...Key) *Router {
+		o := testOptions(t, clock)
+		o.Keys = testRing(t, keys...)
+		r, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustSet(t, r, canaryRoute(10000, 1))
+		return r
+	}
+	begun, both, after := with(keyA), with(keyB, keyA), with(keyB)
+	d := mustDecide(t, begun, Request{Key: "x"})
+	pin := string(begun.AppendPin(nil, &d))
+	mustSet(t, both, canaryRoute(1, 2))
+	mustSet(t, after, canaryRoute(1, 2))
+
+	d = mustDecide(t, both, Request{Key: "x", Pin: pin})
+	if d.Version != "v42" || d.Reason != ByPin || !d.NewPin {
+		t.Fatalf("pin of the key before: %+v, want it honoured and renewed", d)
+	}
+	renewed := string(both.AppendPin(nil, &d))
+	if d = mustDecide(t, both, Request{Key: "x", Pin: renewed}); d.Reason != ByPin || d.NewPin {
+		t.Errorf("renewed pin: %+v, want it left alone", d)
+	}
+	if d = mustDecide(t, after, Request{Key: "x", Pin: renewed}); d.Version != "v42" || d.Reason != ByPin {
+		t.Errorf("renewed pin once the key before is gone: %+v", d)
+	}
+	if d = mustDecide(t, after, Request{Key: "x", Pin: pin}); d.Reason == ByPin {
+		t.Errorf("pin of a key that is gone: %+v", d)
+	}
+}
+
 func TestPinOnCanaryHoldsThroughPromotionAndTheNextRollout(t *testing.T) {
 	t.Parallel()
 	r, _ := newTestRouter(t)
