@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // The errors of Decide.
@@ -50,8 +52,11 @@ type Decision struct {
 	version        *Version
 }
 
-// Target is the base URL of the version that was chosen. The caller must not change it.
-func (d *Decision) Target() *url.URL { return d.version.target }
+// Target is the base URL of the version that was chosen, of its first instance if there are several. The caller must not change it.
+func (d *Decision) Target() *url.URL { return d.version.upstreams.URLs()[0] }
+
+// Upstreams are the instances of the version that was chosen, for callers that send the request themselves.
+func (d *Decision) Upstreams() *upstream.Set { return d.version.upstreams }
 
 // Stats count what the version that was chosen does.
 func (d *Decision) Stats() *Stats { return d.version.stats }

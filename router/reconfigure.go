@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // Reconfigure takes over agents as the settings name them now: all of them, or with an error none. Versions registered through
@@ -57,6 +58,9 @@ func (r *Router) mayConfigure(name string, o AgentOptions) (errs []error) {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("agent %s: %w", name, err))
 	}
+	if err := o.Limits.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("limits of agent %s: %w", name, err))
+	}
 	s := r.agents[name]
 	if s == nil {
 		return errs
@@ -98,11 +102,12 @@ func (r *Router) configure(name string, o AgentOptions) error {
 	before, versions := s.versions, map[string]*Version{}
 	for version, v := range before {
 		if _, named := o.Versions[version]; !named && !v.fixed {
+			v.upstreams.Update(v.upstreams.URLs(), o.Limits)
 			versions[version] = v
 		}
 	}
 	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
-		v, err := r.configured(name, version, o.Versions[version], before[version])
+		v, err := r.configured(name, version, o.Versions[version], o.Limits, before[version])
 		if err != nil {
 			return err
 		}
@@ -112,17 +117,17 @@ func (r *Router) configure(name string, o AgentOptions) error {
 		r.log.Warn("stable version by the settings, which changed", "agent", name, "stable", o.Stable, "before", s.stable)
 		s.stable, s.configured = o.Stable, o.Stable
 	}
-	s.versions, s.flagd = versions, flagd
+	s.versions, s.flagd, s.limits = versions, flagd, o.Limits
 	return nil
 }
 
 // configured is a version of the settings.
-func (r *Router) configured(agent, version string, o api.Version, old *Version) (*Version, error) {
-	target, err := checkVersion(agent, version, o)
+func (r *Router) configured(agent, version string, o api.Version, limits upstream.Limits, old *Version) (*Version, error) {
+	urls, err := checkVersion(agent, version, o)
 	if err != nil {
 		return nil, err
 	}
-	v := r.newVersion(agent, version, target, o, old)
+	v := r.newVersion(agent, version, urls, o, limits, old)
 	v.fixed = true
 	return v, nil
 }

@@ -140,3 +140,25 @@ func TestReconfigureKeepsAPromotion(t *testing.T) {
 		t.Errorf("stable %s, want v43 as the settings say now", got)
 	}
 }
+
+func TestVersionsOfSeveralInstances(t *testing.T) {
+	t.Parallel()
+	r, _ := newTestRouter(t)
+	two := api.Version{URLs: []string{"http://127.0.0.1:51", "http://127.0.0.1:52/base"}}
+	if _, err := r.PutVersion(agent, "v50", two); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range r.Agents() {
+		if got := a.Versions["v50"]; a.Name == agent && (!slices.Equal(got.URLs, two.URLs) || got.URL != "") {
+			t.Errorf("the registry has %+v", got)
+		}
+	}
+	for name, bad := range map[string]api.Version{
+		"none": {}, "both": {URL: "http://a", URLs: []string{"http://b"}}, "doubled": {URLs: []string{"http://a", "http://a"}},
+		"one is none": {URLs: []string{"http://a", "a"}}, "too many": {URLs: make([]string, maxInstances+1)},
+	} {
+		if _, err := r.PutVersion(agent, "v51", bad); refusalCode(err) != api.CodeInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

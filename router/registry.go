@@ -1,20 +1,24 @@
 package router
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 
 	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // The bounds of the registry: every version costs memory and metric series.
 const (
-	maxAgents   = 1000
-	maxVersions = 256 // of one agent
-	maxMetadata = 32  // entries of one version
+	maxAgents    = 1000
+	maxVersions  = 256 // of one agent
+	maxMetadata  = 32  // entries of one version
+	maxInstances = 64  // of one version
 )
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -74,7 +78,7 @@ func (r *Router) Canary(agent string) string {
 func (s *agentState) agent() api.Agent {
 	a := api.Agent{Name: s.name, Stable: s.stable, Versions: make(map[string]api.Version, len(s.versions))}
 	for name, v := range s.versions {
-		a.Versions[name] = api.Version{URL: v.target.String(), Metadata: maps.Clone(v.metadata), Fingerprint: v.fingerprint}
+		a.Versions[name] = v.spec.Clone()
 	}
 	return a
 }
@@ -82,7 +86,7 @@ func (s *agentState) agent() api.Agent {
 // PutVersion adds or replaces a version of agent, and the agent if it is new; the first version of a new agent is its stable
 // one. Errors: *Refusal, or that the state was not saved (the version is in force).
 func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, error) {
-	target, err := checkVersion(agent, version, v)
+	urls, err := checkVersion(agent, version, v)
 	if err != nil {
 		return api.Agent{}, &Refusal{Code: api.CodeInvalid, Message: err.Error()}
 	}
@@ -98,7 +102,7 @@ func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, er
 	}
 	old := s.versions[version]
 	switch {
-	case old != nil && old.fixed && (old.target.String() != target.String() || !maps.Equal(old.metadata, v.Metadata) || old.fingerprint != v.Fingerprint):
+	case old != nil && old.fixed && !reflect.DeepEqual(old.spec, specOf(urls, v)):
 		return api.Agent{}, &Refusal{Code: api.CodeInUse, Message: fmt.Sprintf("version %s of %s comes from the settings: change it there", version, agent)}
 	case old != nil && old.fixed:
 		return s.agent(), nil
@@ -109,10 +113,10 @@ func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, er
 		return api.Agent{}, err
 	}
 	r.agents[agent] = s
-	s.setVersion(r.newVersion(agent, version, target, v, old))
+	s.setVersion(r.newVersion(agent, version, urls, v, s.limits, old))
 	r.publish()
 	r.unsaved = true
-	r.log.Info("version registered", "agent", agent, "version", version, "url", target.String())
+	r.log.Info("version registered", "agent", agent, "version", version, "urls", texts(urls))
 	return s.agent(), r.save()
 }
 
@@ -155,10 +159,13 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 	if err != nil {
 		return fmt.Errorf("agent %s: %w", name, err)
 	}
+	if err := o.Limits.Check(); err != nil {
+		return fmt.Errorf("limits of agent %s: %w", name, err)
+	}
 	s := r.newAgent(name)
-	s.stable, s.configured, s.flagd = o.Stable, o.Stable, flagd
+	s.stable, s.configured, s.flagd, s.limits = o.Stable, o.Stable, flagd, o.Limits
 	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
-		v, err := r.configured(name, version, o.Versions[version], nil)
+		v, err := r.configured(name, version, o.Versions[version], o.Limits, nil)
 		if err != nil {
 			return err
 		}
@@ -176,13 +183,16 @@ func (r *Router) newAgent(name string) *agentState {
 }
 
 // newVersion takes over what goes on at the old one of that name, if there is one.
-func (r *Router) newVersion(agent, version string, target *url.URL, o api.Version, old *Version) *Version {
+func (r *Router) newVersion(agent, version string, urls []*url.URL, o api.Version, limits upstream.Limits, old *Version) *Version {
 	v := &Version{
-		name: version, target: target, metadata: maps.Clone(o.Metadata), fingerprint: o.Fingerprint,
+		name: version, spec: specOf(urls, o),
 		stats: r.statsOf(agent, version), streams: new(Streams), identity: new(identity),
 	}
 	if old != nil {
-		v.streams, v.identity = old.streams, old.identity
+		v.streams, v.identity, v.upstreams = old.streams, old.identity, old.upstreams
+		v.upstreams.Update(urls, limits)
+	} else {
+		v.upstreams = upstream.New(urls, limits)
 	}
 	if before, changed := v.identity.declare(declared(o)); changed {
 		r.log.Warn("version changed under its name: it is registered with another fingerprint", "agent", agent, "version", version,
@@ -197,16 +207,38 @@ func (s *agentState) setVersion(v *Version) {
 	s.versions[v.name] = v
 }
 
-func checkVersion(agent, version string, v api.Version) (*url.URL, error) {
+// specOf is the version as it is registered, with its addresses in their usual form.
+func specOf(urls []*url.URL, v api.Version) api.Version {
+	v = v.Clone()
+	v.URL, v.URLs = "", texts(urls)
+	if len(urls) == 1 {
+		v.URL, v.URLs = v.URLs[0], nil
+	}
+	if len(v.Metadata) == 0 {
+		v.Metadata = nil
+	}
+	return v
+}
+
+func texts(urls []*url.URL) []string {
+	out := make([]string, 0, len(urls))
+	for _, u := range urls {
+		out = append(out, u.String())
+	}
+	return out
+}
+
+// checkVersion is the base URLs of a version, of which there is at least one.
+func checkVersion(agent, version string, v api.Version) ([]*url.URL, error) {
 	if !validName.MatchString(agent) {
 		return nil, fmt.Errorf("agent name %q: want %s", agent, namePattern)
 	}
 	if !validName.MatchString(version) {
 		return nil, fmt.Errorf("version name %q of agent %s: want %s", version, agent, namePattern)
 	}
-	u, err := url.Parse(v.URL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return nil, fmt.Errorf("url of version %s of agent %s: want http://host:port/path or https, without user, query and fragment", version, agent)
+	urls, err := parseURLs(v)
+	if err != nil {
+		return nil, fmt.Errorf("url of version %s of agent %s: %w", version, agent, err)
 	}
 	if len(v.Metadata) > maxMetadata {
 		return nil, fmt.Errorf("metadata of version %s of agent %s has %d entries: want at most %d", version, agent, len(v.Metadata), maxMetadata)
@@ -219,5 +251,31 @@ func checkVersion(agent, version string, v api.Version) (*url.URL, error) {
 	if err := checkFingerprint(v.Fingerprint); err != nil {
 		return nil, fmt.Errorf("version %s of agent %s: %w", version, agent, err)
 	}
-	return u, nil
+	return urls, nil
+}
+
+func parseURLs(v api.Version) ([]*url.URL, error) {
+	raw := v.URLs
+	switch {
+	case v.URL != "" && len(raw) > 0:
+		return nil, errors.New("url and urls are given, want one of them")
+	case v.URL != "":
+		raw = []string{v.URL}
+	case len(raw) == 0:
+		return nil, errors.New("want http://host:port/path or https, or several in urls")
+	case len(raw) > maxInstances:
+		return nil, fmt.Errorf("%d instances, want at most %d", len(raw), maxInstances)
+	}
+	var out []*url.URL
+	for _, s := range raw {
+		u, err := url.Parse(s)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			return nil, errors.New("want http://host:port/path or https, without user, query and fragment")
+		}
+		if slices.ContainsFunc(out, func(o *url.URL) bool { return *o == *u }) {
+			return nil, fmt.Errorf("%s is there twice", u.Redacted())
+		}
+		out = append(out, u)
+	}
+	return out, nil
 }

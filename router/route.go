@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // maxOwners is how many former owners an agent remembers, so as to refuse their stragglers.
@@ -23,8 +24,9 @@ type agentState struct {
 	name       string
 	born       time.Duration // by Clock.Mono
 	stable     string
-	configured string // stable by the settings; empty: the agent is not there
-	flagd      bool   // HashFlagd
+	configured string          // stable by the settings; empty: the agent is not there
+	flagd      bool            // HashFlagd
+	limits     upstream.Limits // of each version
 	versions   map[string]*Version
 	recall     *recall
 	sticky     bool // Options.StickyMemory

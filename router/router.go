@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // The defaults of Options.
@@ -44,7 +45,8 @@ type Options struct {
 type AgentOptions struct {
 	Stable   string // one of Versions
 	Versions map[string]api.Version
-	Hash     string // HashAviary or HashFlagd: how keys are divided; empty: HashAviary
+	Limits   upstream.Limits // of each version
+	Hash     string          // HashAviary or HashFlagd: how keys are divided; empty: HashAviary
 }
 
 // Router holds the routes of agents. It is safe for concurrent use; New makes one.

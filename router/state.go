@@ -73,7 +73,7 @@ func (s *agentState) saved(now time.Duration, wall time.Time) savedAgent {
 			out.Fingerprints[name] = f
 		}
 		if !v.fixed {
-			out.Versions[name] = api.Version{URL: v.target.String(), Metadata: v.metadata, Fingerprint: v.fingerprint}
+			out.Versions[name] = v.spec
 		}
 	}
 	if s.route.Owner != "" {
@@ -176,12 +176,12 @@ func (r *Router) restore(name string, saved savedAgent) error {
 		s = r.newAgent(name)
 	}
 	for version, v := range saved.Versions {
-		target, err := checkVersion(name, version, v)
+		urls, err := checkVersion(name, version, v)
 		if err != nil {
 			return err
 		}
 		if s.versions[version] == nil {
-			s.setVersion(r.newVersion(name, version, target, v, nil))
+			s.setVersion(r.newVersion(name, version, urls, v, s.limits, nil))
 		}
 	}
 	switch {

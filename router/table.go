@@ -1,8 +1,10 @@
 package router
 
 import (
-	"net/url"
 	"time"
+
+	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // table is everything Decide reads: an immutable snapshot, replaced as a whole.
@@ -38,14 +40,13 @@ func (a *agentTable) expired(now time.Duration) bool {
 
 // Version is a build of an agent that requests can go to.
 type Version struct {
-	name        string
-	target      *url.URL
-	metadata    map[string]string
-	fingerprint string // as registered; the identity's may be of the metadata
-	fixed       bool   // comes from the settings: neither saved nor deleted
-	stats       *Stats
-	streams     *Streams
-	identity    *identity
+	name      string
+	spec      api.Version // as registered, its addresses in their usual form
+	fixed     bool        // comes from the settings: neither saved nor deleted
+	upstreams *upstream.Set
+	stats     *Stats
+	streams   *Streams
+	identity  *identity
 }
 
 // Policy says what becomes of conversations in flight on a canary that is taken back, or whose lease has run out.

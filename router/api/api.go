@@ -3,6 +3,8 @@ package api
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -90,6 +92,12 @@ type Version struct {
 	// Fingerprint is of what the version is made of (model, prompt, tools). It may not change under one name while the version
 	// is in use. Empty: not known.
 	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// Clone is a copy that shares nothing with v.
+func (v Version) Clone() Version {
+	v.URLs, v.Metadata = slices.Clone(v.URLs), maps.Clone(v.Metadata)
+	return v
 }
 
 // Agent is one agent in the registry.
