@@ -220,15 +220,7 @@ func (c calibrating) window(now time.Time) (from, to time.Time, err error) {
 			return from, to, fmt.Errorf("--until %q: want a time such as 2026-03-01T12:00:00Z", c.until)
 		}
 	}
-	days, isDays := strings.CutSuffix(c.last, "d")
-	text := c.last
-	if isDays {
-		text = days + "h"
-	}
-	last, err := time.ParseDuration(text)
-	if isDays {
-		last *= 24
-	}
+	last, err := daysOrDuration(c.last)
 	if err != nil || last < leastPast || last > mostPast {
 		return from, to, fmt.Errorf("--last %q: want a time such as 14d or 36h, from 1m to 400d", c.last)
 	}

@@ -36,7 +36,9 @@ type Process struct {
 	Zone     *time.Location // of the times shown
 	// Terminal returns the size of the terminal behind Out; ok is false when there is none.
 	Terminal func() (columns, rows int, ok bool)
-	Clock    Clock
+	// Hints: Err is read by a human, who may like to be told how to go on.
+	Hints bool
+	Clock Clock
 	// Dial connects to Temporal, or returns an error at once when it can't within ctx.
 	Dial func(ctx context.Context, options client.Options) (Temporal, error)
 	// Past reads a version's past from a metrics source, and says what it read. Nil: there is no source.
@@ -97,6 +99,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.simulate())
 	root.AddCommand(a.calibrate())
 	root.AddCommand(a.plan())
+	root.AddCommand(a.token())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }

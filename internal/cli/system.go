@@ -13,10 +13,11 @@ import (
 
 // System is the process as it is: its environment, user and clock, and out as a terminal if it is one.
 func System(out, errs io.Writer, version string) Process {
+	_, _, human := terminal(errs)
 	return Process{
 		Out: out, Err: errs, Env: os.Environ(), User: userName(), Version: versionOf(version), Zone: time.Local,
 		Terminal: func() (columns, rows int, ok bool) { return terminal(out) },
-		Clock:    wall{}, Dial: Dial,
+		Hints:    human, Clock: wall{}, Dial: Dial,
 	}
 }
 
