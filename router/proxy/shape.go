@@ -28,6 +28,7 @@ func (p *Proxy) plainly(pr *httputil.ProxyRequest, x *exchange) {
 		delete(h, "Upgrade")
 		delete(h, "Connection")
 	}
+	delete(h, "Http2-Settings")
 	if len(pr.Out.Trailer) == 0 || x.client.body == nil {
 		return
 	}
