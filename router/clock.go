@@ -12,64 +12,71 @@ type Clock interface {
 	Mono() time.Duration // since some fixed moment; never goes back
 }
 
-// clockTick is how old the time of a systemClock may be.
-const clockTick = time.Millisecond
-
-// idleTicks is after how many ticks without a reader a systemClock stops.
-const idleTicks = 250
+// A systemClock that is read burstReads times within burstWindow ticks for burstTicks; then it counts again. Below that rate it
+// costs less to read the machine's clock each time than to wake the process a thousand times a second.
+const (
+	clockTick   = time.Millisecond // how old the time may be while it ticks
+	burstReads  = 5000
+	burstWindow = 10 * time.Millisecond
+	burstTicks  = 200
+)
 
 // The states of a systemClock.
 const (
-	clockIdle     = iota // nothing runs: read the machine's clock
-	clockStarting        // a reader starts it; the others read the machine's clock
-	clockUnread          // it ticks, and nobody has read it since the last tick
-	clockRead            // it ticks
+	clockStands = iota // every reader reads the machine's clock
+	clockStarts        // one of them is about to make it tick
+	clockTicks
 )
 
-// systemClock is the machine's clock, read once a tick however often it is asked: reading it costs more than all the rest of a
-// decision. A lease may so be seen to end a tick late, or as late as the scheduler lets the goroutine be that ticks. That one
-// runs only while somebody asks, and ends by itself: there is nothing to close.
+// systemClock is the machine's clock. While it is asked very often it is read once a tick: reading it costs more than all the
+// rest of a decision. A lease may so be seen to end a tick late, or as late as the scheduler lets the goroutine be that ticks.
+// That one ends by itself: there is nothing to close.
 type systemClock struct {
 	start time.Time
 	state atomic.Uint32
-	mono  atomic.Int64 // nanoseconds since start
-	wall  atomic.Int64 // nanoseconds since 1970
+	mono  atomic.Int64 // nanoseconds since start, as of the last tick
+	wall  atomic.Int64 // nanoseconds since 1970, as of the last tick
+
+	reads atomic.Int64 // while it stands
+	since atomic.Int64 // nanoseconds after start when reads began
 }
 
 func newSystemClock() *systemClock { return &systemClock{start: time.Now()} }
 
 // Wall is the time of the day, up to a tick old.
 func (c *systemClock) Wall() time.Time {
-	if c.fresh() {
+	// The state comes first: what is loaded then is no older than the call, whatever the clock does meanwhile.
+	if c.state.Load() == clockTicks {
 		return time.Unix(0, c.wall.Load())
 	}
-	return time.Now()
+	now := time.Now()
+	c.count(now.Sub(c.start))
+	return now
 }
 
 // Mono is the time since the clock was made, up to a tick old; so it may seem to go back, by no more than a tick.
 func (c *systemClock) Mono() time.Duration {
-	if c.fresh() {
+	if c.state.Load() == clockTicks {
 		return time.Duration(c.mono.Load())
 	}
-	return time.Since(c.start)
+	now := time.Since(c.start)
+	c.count(now)
+	return now
 }
 
-// fresh notes that the clock is read, and reports whether it ticks. What it holds is loaded after that: it is then no older than
-// the call, whatever the clock does meanwhile.
-func (c *systemClock) fresh() bool { return c.state.Load() == clockRead || c.read() }
-
-// read is fresh where something is to be done. It starts a clock that stands.
-func (c *systemClock) read() bool {
-	if c.state.CompareAndSwap(clockUnread, clockRead) {
-		return true
+// count notes a reading of a clock that stands, and makes it tick if there are many.
+func (c *systemClock) count(now time.Duration) {
+	if c.reads.Add(1) < burstReads || !c.state.CompareAndSwap(clockStands, clockStarts) {
+		return
 	}
-	if c.state.CompareAndSwap(clockIdle, clockStarting) {
-		c.set()
-		c.state.Store(clockRead)
-		go c.run()
-		return true
+	c.reads.Store(0)
+	if now-time.Duration(c.since.Swap(int64(now))) > burstWindow {
+		c.state.Store(clockStands)
+		return
 	}
-	return c.state.Load() == clockRead
+	c.set()
+	c.state.Store(clockTicks)
+	go c.run()
 }
 
 func (c *systemClock) set() {
@@ -78,21 +85,16 @@ func (c *systemClock) set() {
 	c.wall.Store(now.UnixNano())
 }
 
-// run ticks until nobody has asked for a while.
+// run ticks for a while.
 func (c *systemClock) run() {
 	ticker := time.NewTicker(clockTick)
 	defer ticker.Stop()
-	unread := 0
-	for range ticker.C {
+	for range burstTicks {
+		<-ticker.C
 		c.set()
-		if c.state.CompareAndSwap(clockRead, clockUnread) {
-			unread = 0
-			continue
-		}
-		if unread++; unread >= idleTicks && c.state.CompareAndSwap(clockUnread, clockIdle) {
-			return
-		}
 	}
+	c.since.Store(c.mono.Load())
+	c.state.Store(clockStands)
 }
 
 // Now is the wall time by the router's clock.

@@ -37,7 +37,7 @@ type Options struct {
 	// their version by Request.Key alone, by the rules of a pin. This router remembers them, no other one does; each costs
 	// some 100 bytes, and up to twice as many are held. It takes a lock in Decide. 0: none.
 	StickyMemory int
-	Clock        Clock        // nil: the machine's, read once a millisecond
+	Clock        Clock        // nil: the machine's; up to a millisecond old while it is read very often
 	Logger       *slog.Logger // nil: none
 }
 

@@ -158,7 +158,10 @@ func (k *Keyring) open(kind byte, agent, token string, versions map[string]*Vers
 	if body > len(payload) {
 		return claims{}, ErrBadToken
 	}
-	rk := k.byID[string(payload[2:body])]
+	rk := k.first
+	if id := payload[2:body]; string(id) != rk.id {
+		rk = k.byID[string(id)]
+	}
 	if rk == nil || !rk.valid(kind, payload, mac) {
 		return claims{}, ErrBadToken
 	}
