@@ -89,6 +89,7 @@ const callTimeout = 2 * time.Minute
 func (t TrafficTarget) check(r report) {
 	checkDriver(t.Driver, "driver", r)
 	checkGateways(t.Gateways, t.GatewaysDNS, r)
+	t.TLS.check(r, slices.Concat(t.Gateways, []string{t.GatewaysDNS})...)
 	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)
 }
 
@@ -113,6 +114,20 @@ func (t MetricsTarget) check(r report) {
 		if t.GatewaysDNS != "" {
 			r("gateways_dns", "is not for the provider prometheus, want address")
 		}
+	}
+	t.TLS.check(r, slices.Concat(t.Gateways, []string{t.GatewaysDNS, t.Address})...)
+}
+
+// check wants files that belong together, and addresses they are good for.
+func (t *ClientTLS) check(r report, addresses ...string) {
+	if t == nil {
+		return
+	}
+	if (t.Cert == "") != (t.Key == "") {
+		r("tls", "one of cert_file and key_file alone, want both or neither")
+	}
+	if slices.ContainsFunc(addresses, func(a string) bool { return a != "" && !strings.HasPrefix(a, "https://") }) {
+		r("tls", "is for https, want all addresses to begin with https://")
 	}
 }
 

@@ -70,7 +70,7 @@ temporal:
   api_key_file: token
 task_queue: canaries
 listen: ":0"
-traffic: {eu: {driver: router, gateways: ["https://a", "https://b:1/x"], token_file: token, timeout: 3s}, us: {driver: router, gateways_dns: "https://gateways.us:9901"}}
+traffic: {eu: {driver: router, gateways: ["https://a", "https://b:1/x"], token_file: token, timeout: 3s, tls: {ca_file: gw.pem, cert_file: /c.pem, key_file: /k.pem}}, us: {driver: router, gateways_dns: "https://gateways.us:9901"}}
 metrics: {eu: {provider: router, gateways: ["https://a"]}, us: {provider: router, gateways_dns: "https://gateways.us:9901"}}
 notify:
   default: {slack: {token_env: SLACK, api_url: "https://slack.example.com/api/"}}
@@ -100,7 +100,8 @@ log: {level: debug, format: json}
 		},
 		TaskQueue: "canaries", Listen: ":0",
 		Traffic: map[string]TrafficTarget{
-			"eu": {Driver: "router", Gateways: []string{"https://a", "https://b:1/x"}, Token: fromFile, Timeout: 3 * time.Second},
+			"eu": {Driver: "router", Gateways: []string{"https://a", "https://b:1/x"}, Token: fromFile, Timeout: 3 * time.Second,
+				TLS: &ClientTLS{CA: in("gw.pem"), Cert: "/c.pem", Key: "/k.pem"}},
 			"us": {Driver: "router", GatewaysDNS: "https://gateways.us:9901"},
 		},
 		Metrics: map[string]MetricsTarget{

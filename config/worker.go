@@ -45,6 +45,7 @@ type TrafficTarget struct {
 	Driver      string        `yaml:"driver"`       // router
 	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
 	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
+	TLS         *ClientTLS    `yaml:"tls"`          // of https addresses; nil: the system's authorities
 	Token       Secret        `yaml:"token"`        // router: of the admin API
 	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the driver's own
 }
@@ -55,8 +56,17 @@ type MetricsTarget struct {
 	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
 	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
 	Address     string        `yaml:"address"`      // prometheus: its URL
+	TLS         *ClientTLS    `yaml:"tls"`          // of https addresses; nil: the system's authorities
 	Token       Secret        `yaml:"token"`        // router: of the admin API; prometheus: a bearer token
 	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the provider's own
+}
+
+// ClientTLS says whom a target's client trusts, and what it shows of itself. The certificate is read again for every connection.
+type ClientTLS struct {
+	CA         Path   `yaml:"ca_file"`   // empty: the system's authorities
+	Cert       Path   `yaml:"cert_file"` // of the client, with Key, for servers that ask for one
+	Key        Path   `yaml:"key_file"`
+	ServerName string `yaml:"server_name"` // that the server's certificate is for; empty: the address's host
 }
 
 // NotifyTarget is a way to tell people. Exactly one field is set.

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	routertraffic "github.com/aviary-rollouts/aviary/activities/traffic/router"
 	"github.com/aviary-rollouts/aviary/config"
+	"github.com/aviary-rollouts/aviary/internal/httpx"
 	"github.com/aviary-rollouts/aviary/internal/replicas"
 )
 
@@ -23,11 +25,16 @@ import (
 func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Targets[traffic.Driver], error) {
 	out := map[string]activities.Targets[traffic.Driver]{}
 	for name, t := range targets {
+		secure, err := clientTLS(t.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("traffic target %s: %w", name, err)
+		}
 		var d traffic.Driver
-		var err error
 		switch t.Driver {
 		case "router":
-			d, err = routertraffic.Open(replicas.Settings{Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout})
+			d, err = routertraffic.Open(replicas.Settings{
+				Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure,
+			})
 		default:
 			err = fmt.Errorf("unknown driver %q, known is router", t.Driver)
 		}
@@ -46,13 +53,18 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 func providers(targets map[string]config.MetricsTarget) (map[string]activities.Targets[metrics.Provider], error) {
 	out := map[string]activities.Targets[metrics.Provider]{}
 	for name, t := range targets {
+		secure, err := clientTLS(t.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("metrics target %s: %w", name, err)
+		}
 		var p metrics.Provider
-		var err error
 		switch t.Provider {
 		case "router":
-			p, err = routermetrics.Open(replicas.Settings{Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout})
+			p, err = routermetrics.Open(replicas.Settings{
+				Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure,
+			})
 		case "prometheus":
-			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout})
+			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure})
 		default:
 			err = fmt.Errorf("unknown provider %q, known are router, prometheus", t.Provider)
 		}
@@ -89,6 +101,14 @@ func notifiers(targets map[string]config.NotifyTarget, log *slog.Logger) (activi
 		}
 	}
 	return out, nil
+}
+
+// clientTLS is what the settings say, or nil where they say nothing.
+func clientTLS(s *config.ClientTLS) (*tls.Config, error) {
+	if s == nil {
+		return nil, nil
+	}
+	return httpx.TLS{CAFile: string(s.CA), CertFile: string(s.Cert), KeyFile: string(s.Key), ServerName: s.ServerName}.Config()
 }
 
 // headers adds fixed headers to every request.

@@ -3,6 +3,7 @@
 package httpx
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ var ErrBodyTooLarge = errors.New("body is larger than allowed")
 type Settings struct {
 	Timeout   time.Duration     // of a whole exchange, the body included; 0: 10 s
 	MaxBody   int64             // of an answer, in bytes; 0: 1 MiB
+	TLS       *tls.Config       // of the transport of its own; nil: the defaults
 	Transport http.RoundTripper // underneath; nil: a transport of its own with short dial timeouts
 }
 
@@ -36,7 +38,9 @@ func NewClient(s Settings) *http.Client {
 		s.MaxBody = 1 << 20
 	}
 	if s.Transport == nil {
-		s.Transport = NewTransport(s.Timeout)
+		t := NewTransport(s.Timeout)
+		t.TLSClientConfig = s.TLS.Clone()
+		s.Transport = t
 	}
 	return &http.Client{
 		Timeout:       s.Timeout,

@@ -75,7 +75,10 @@ func newName(s Settings) (*name, error) {
 	t := httpx.NewTransport(s.Timeout)
 	t.Proxy = nil // a proxy would look the name up itself, and reach any one of them
 	t.MaxIdleConns = 2 * Most
-	t.TLSClientConfig = &tls.Config{ServerName: strings.TrimSuffix(n.host, "."), MinVersion: tls.VersionTLS12}
+	if t.TLSClientConfig = s.TLS.Clone(); t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t.TLSClientConfig.ServerName = cmp.Or(t.TLSClientConfig.ServerName, strings.TrimSuffix(n.host, "."))
 	n.under = t
 	return n, nil
 }

@@ -4,6 +4,7 @@ package replicas
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -26,7 +27,8 @@ type Settings struct {
 	Token   string
 	Timeout time.Duration // of one call
 	MaxBody int64         // of an answer, in bytes
-	// Client instead of one made of Timeout and MaxBody; for Addresses only. Without a timeout of its own it gets Timeout.
+	TLS     *tls.Config   // of https addresses; nil: the defaults
+	// Client instead of one made of Timeout, MaxBody and TLS; for Addresses only. Without a timeout of its own it gets Timeout.
 	Client   *http.Client
 	Resolver Resolver // for DNS; nil: the system's
 }
@@ -60,7 +62,7 @@ func New(s Settings) (*Set, error) {
 	}
 	client := s.Client
 	if client == nil {
-		client = httpx.NewClient(httpx.Settings{Timeout: s.Timeout, MaxBody: s.MaxBody})
+		client = httpx.NewClient(httpx.Settings{Timeout: s.Timeout, MaxBody: s.MaxBody, TLS: s.TLS})
 	}
 	timeout := s.Timeout
 	if client.Timeout > 0 {

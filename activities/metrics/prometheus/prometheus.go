@@ -12,6 +12,7 @@ package prometheus
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,7 +30,8 @@ type Settings struct {
 	Token     string            // bearer token; empty: none
 	Timeout   time.Duration     // of one query; 0: 10 s
 	MaxBody   int64             // of one answer, in bytes; 0: 32 MiB
-	Transport http.RoundTripper // nil: the default
+	TLS       *tls.Config       // of an https URL; nil: the defaults
+	Transport http.RoundTripper // instead of one made of TLS; nil: that one
 	Now       func() time.Time  // nil: time.Now. It should agree with Prometheus's clock to a scrape interval
 }
 

@@ -34,7 +34,7 @@ func newSource(s Settings) (*source, error) {
 	if h := httpx.Host(s.URL); !strings.HasPrefix(h, "http://") && !strings.HasPrefix(h, "https://") {
 		return nil, errors.New("prometheus: the address is no URL, want http://… or https://…")
 	}
-	client := httpx.NewClient(httpx.Settings{Timeout: s.Timeout, MaxBody: s.MaxBody, Transport: s.Transport})
+	client := httpx.NewClient(httpx.Settings{Timeout: s.Timeout, MaxBody: s.MaxBody, TLS: s.TLS, Transport: s.Transport})
 	client.Transport = &door{next: client.Transport, token: s.Token}
 	c, err := api.NewClient(api.Config{Address: s.URL, Client: client})
 	if err != nil {
