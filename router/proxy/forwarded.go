@@ -29,12 +29,12 @@ func (p *Proxy) forwardHeaders(pr *httputil.ProxyRequest) {
 	}
 }
 
-// dropForwarded takes out every header by which proxies tell who a client is. An agent may read _ as -, as CGI does.
+// dropForwarded takes out every header by which proxies tell who a client is, in any spelling that an agent may take for one.
 func dropForwarded(h http.Header) {
 	for name := range h {
 		switch {
 		case len(name) < len("Forwarded"), !strings.ContainsRune("FTX", rune(name[0])):
-		case isForwarded(strings.ReplaceAll(strings.ToLower(name), "_", "-")):
+		case isForwarded(fold(name)):
 			delete(h, name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,11 +27,12 @@ type Options struct {
 	Names  Names // of headers and cookies; zero fields are the defaults
 	// TrustedNetworks may override the choice without a token. TrustedProxies are believed about X-Forwarded-For.
 	TrustedNetworks, TrustedProxies []netip.Prefix
-	KeepFeedback                    bool          // pass the agents' feedback headers on to clients
-	DialTimeout                     time.Duration // to an agent; 0: 5 s
-	HeaderTimeout                   time.Duration // from the request's end to the header of the response; 0: 2 min
-	IdlePerHost                     int           // idle connections kept per version; 0: 256
-	Logger                          *slog.Logger  // nil: none
+	KeepFeedback                    bool                // pass the agents' feedback headers on to clients
+	DialTimeout                     time.Duration       // to an agent; 0: 5 s
+	Timeouts                        map[string]Timeouts // of agents that have their own
+	HeaderTimeout                   time.Duration       // from the request's end to the header of the response; 0: 2 min
+	IdlePerHost                     int                 // idle connections kept per version; 0: 256
+	Logger                          *slog.Logger        // nil: none
 
 	// ClientRead bounds how long a client may send nothing of a body that it announced, ClientWrite how long it may take nothing
 	// of the response; 0: for ever. Neither bounds how long an agent may think.
@@ -48,13 +50,15 @@ type Match struct {
 
 // Proxy is an http.Handler. New makes one.
 type Proxy struct {
-	router  *router.Router
-	options Options
-	names   Names
-	matches atomic.Pointer[matcher]
-	reverse *httputil.ReverseProxy
-	log     *slog.Logger
-	live    atomic.Int64
+	router   *router.Router
+	options  Options
+	names    Names
+	reserved reserved
+	matches  atomic.Pointer[matcher]
+	ways     atomic.Pointer[ways]
+	reverse  *httputil.ReverseProxy
+	log      *slog.Logger
+	live     atomic.Int64
 }
 
 // New is a proxy for the agents of r. Errors name the match at fault.
@@ -64,7 +68,10 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), log: o.Logger}
+	n := p.names
+	p.reserved = newReserved(n.Override, n.OverrideToken, n.Pin, n.MigratedFrom, n.Version, n.RequestID)
 	p.matches.Store(&matches)
+	p.ways.Store(newWays(o, o.Timeouts))
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -72,7 +79,7 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 		Rewrite:        p.rewrite,
 		ModifyResponse: p.modifyResponse,
 		ErrorHandler:   p.answerError,
-		Transport:      newTransport(o),
+		Transport:      sender{p},
 		BufferPool:     &buffers{},
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // every fault is told by answerError or fail, with its decision
 		// FlushInterval stays 0: ReverseProxy flushes at once what has no known length or is an event stream, and an answer
@@ -81,40 +88,21 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 	return p, nil
 }
 
-// Prepare checks how agents are reached now, and returns what makes it so. Errors name the match at fault.
-func (p *Proxy) Prepare(agents map[string]Match) (apply func(), err error) {
+// Prepare checks how agents are reached now and what their timeouts are, and returns what makes it so. Requests under way keep
+// theirs. Errors name the match at fault.
+func (p *Proxy) Prepare(agents map[string]Match, timeouts map[string]Timeouts) (apply func(), err error) {
 	matches, err := newMatcher(agents)
 	if err != nil {
 		return nil, err
 	}
-	return func() { p.matches.Store(&matches) }, nil
-}
-
-func newTransport(o Options) *http.Transport {
-	dial, header, idle := o.DialTimeout, o.HeaderTimeout, o.IdlePerHost
-	if dial == 0 {
-		dial = 5 * time.Second
-	}
-	if header == 0 {
-		header = 2 * time.Minute
-	}
-	if idle == 0 {
-		idle = 256
-	}
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   dial,
-		ResponseHeaderTimeout: header,
-		ExpectContinueTimeout: time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConnsPerHost:   idle,
-		DisableCompression:    true, // what the agent sends is what the client gets
-		ForceAttemptHTTP2:     true,
-	}
+	return func() {
+		p.matches.Store(&matches)
+		p.ways.Swap(newWays(p.options, timeouts)).close()
+	}, nil
 }
 
 // Close drops the idle connections to agents.
-func (p *Proxy) Close() { p.reverse.Transport.(*http.Transport).CloseIdleConnections() }
+func (p *Proxy) Close() { p.ways.Load().close() }
 
 // Live is how many requests are under way, upgraded connections included.
 func (p *Proxy) Live() int { return int(p.live.Load()) }
@@ -185,6 +173,13 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 		})()
 	}
 	defer x.end() // also when ReverseProxy panics to cut the connection
+	x.cancel, x.way = cancel, p.ways.Load().of(x.agent)
+	set := x.decision.Upstreams()
+	if err := set.Acquire(ctx); err != nil {
+		p.turnedAway(x, err)
+		return
+	}
+	defer set.Release()
 	req = req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	if req.Body != nil && req.Body != http.NoBody {
 		// An agent may answer while it is still being told: without this, the server would first read all of the request.
@@ -207,9 +202,10 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.URL.RawPath = strip(pr.Out.URL.RawPath, x.prefix)
 	// As it came: ReverseProxy drops what it can't parse, and the agent may have its own idea of a query.
 	pr.Out.URL.RawQuery = pr.In.URL.RawQuery
-	pr.SetURL(x.decision.Target())
 	p.forwardHeaders(pr)
 	h := pr.Out.Header
+	p.reserved.drop(h)
+	p.reserved.drop(pr.Out.Trailer)
 	p.markRequest(h, x)
 	p.plainly(pr, x)
 	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version} {
@@ -245,7 +241,14 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	if resp.Body == http.NoBody || resp.Request.Method == http.MethodHead {
 		x.finish(x.code, x.code >= 500) // its header is all the client waits for
 	}
-	resp.Body = &responseBody{ReadCloser: resp.Body, exchange: x, resp: resp}
+	body := &responseBody{ReadCloser: resp.Body, exchange: x, resp: resp}
+	if x.way.idle > 0 {
+		body.idle = time.AfterFunc(x.way.idle, func() {
+			x.starved.Store(true)
+			x.cancel()
+		})
+	}
+	resp.Body = body
 	return nil
 }
 
@@ -283,6 +286,9 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 		status, code, message = http.StatusBadRequest, api.CodeInvalid, "the request's body could not be read"
 	case x.in.Context().Err() != nil:
 		status, code, message = CodeClientGone, "client_gone", "the client went away"
+	case errors.Is(err, errUnreachable):
+		status, code, message = http.StatusServiceUnavailable, "version_unreachable", "the version that serves this conversation can't be reached"
+		w.Header().Set("Retry-After", seconds(x.decision.Upstreams().RetryAfter()))
 	case errors.As(err, &timeout) && timeout.Timeout():
 		status, code, message = http.StatusGatewayTimeout, "gateway_timeout", "the agent did not answer in time"
 	}
@@ -292,7 +298,7 @@ func (p *Proxy) answerError(w http.ResponseWriter, req *http.Request, err error)
 	}
 	x.fail(counted, err)
 	p.label(w.Header(), x)
-	if status == http.StatusServiceUnavailable {
+	if x.killed.Load() {
 		w.Header().Set("Retry-After", "0")
 	}
 	writeError(w, status, code, message, x.id)
@@ -303,6 +309,31 @@ func (x *exchange) refuse(status int, code, message string) {
 	x.refusal = message
 	x.client.Header()[x.proxy.names.RequestID] = []string{x.id}
 	writeError(&x.client, status, code, message, x.id)
+}
+
+// turnedAway answers for a version that has too many requests under way. It counts as the version's failure: one that is too
+// slow for its traffic is worse for users, whatever its answers are worth.
+func (p *Proxy) turnedAway(x *exchange, err error) {
+	w := &x.client
+	if x.in.Context().Err() != nil {
+		x.fail(CodeClientGone, err)
+		writeError(w, CodeClientGone, "client_gone", "the client went away", x.id)
+		return
+	}
+	status, code, message := http.StatusServiceUnavailable, "version_busy", "the version that serves this conversation has too many requests under way"
+	counted := status
+	if x.killed.Load() {
+		counted, code, message = router.CodeClientGone, "version_withdrawn", "the version that served this conversation was withdrawn; send the turn again"
+	}
+	x.fail(counted, err)
+	p.label(w.Header(), x)
+	w.Header().Set("Retry-After", "1")
+	writeError(w, status, code, message, x.id)
+}
+
+// seconds is a duration as Retry-After takes it, rounded up.
+func seconds(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
 // CodeClientGone is the status in logs and metrics of a request whose client went away.
