@@ -50,7 +50,7 @@ test: check-graph unit test-flagd test-devstack integration ## every test, the e
 unit: ## the tests that need nothing but the code
 	go test $(UNIT)
 
-# A module of its own, too: flagd is hundreds of modules.
+# A module of its own, too: nobody who imports the router wants flagd.
 .PHONY: test-flagd
 test-flagd: ## the flagd-compatible choice against flagd's own evaluator
 	cd testkit/flagd && go test ./...

@@ -29,10 +29,11 @@ func hashIsFlagd(name string) (bool, error) {
 }
 
 // FlagdBucket is where key falls in [0, Buckets) under salt by flagd's fractional operation, as in FlagdTargeting: it goes to the
-// canary if FlagdBucket < weight. It agrees with flagd's evaluator up to core v0.12, and with the SDKs that evaluate as
-// it does, for every key of valid UTF-8 and every weight; later flagd hashes otherwise. Flagd takes the share from 2^31 values of the
-// hash, as percent in floating point, so that any basis point can be expressed. It allocates only if salt and key together are
-// longer than a kilobyte.
+// canary if FlagdBucket < weight. It agrees with the evaluator of flagd's core v0.12.1, and with SDKs that evaluate as that
+// does, for every key of valid UTF-8 and every weight. Flagd changed its hashing after that, in March 2026: newer ones disagree.
+//
+// Flagd takes the share from 2^31 values of the hash, as percent in floating point, so that it can express any basis point: no
+// weight has to be refused. It allocates only if salt and key together are longer than a kilobyte.
 func FlagdBucket(key, salt string) int {
 	var buf [1024]byte
 	text := append(append(buf[:0], salt...), key...)
