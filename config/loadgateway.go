@@ -148,10 +148,52 @@ func (a GatewayAgent) check(r report) {
 		if !rollout.ValidName(version) {
 			r(path, "%s is not a name, want %s", quote(version), rollout.NamePattern)
 		}
-		if a.Versions[version].URL == "" {
-			r(path+".url", "is missing, want where the version is, such as http://127.0.0.1:9001")
-			continue
+		a.Versions[version].check(r.under(path))
+	}
+	a.Timeouts.check(r.under("timeouts"))
+	a.Limits.check(r.under("limits"))
+}
+
+func (v GatewayVersion) check(r report) {
+	switch {
+	case v.URL != "" && len(v.URLs) > 0:
+		r("urls", "url is given too, want one of them")
+	case len(v.URLs) > 64:
+		r("urls", "has %d instances, want at most 64", len(v.URLs))
+	case v.URL == "" && len(v.URLs) == 0:
+		r("url", "is missing, want where the version is, such as http://127.0.0.1:9001")
+	case v.URL != "":
+		checkURL(v.URL, "url", r)
+	}
+	for i, u := range v.URLs {
+		path := fmt.Sprintf("urls[%d]", i)
+		checkURL(u, path, r)
+		if first := slices.Index(v.URLs, u); first < i {
+			r(path, "the same as urls[%d], want every instance once", first)
 		}
-		checkURL(a.Versions[version].URL, path+".url", r)
+	}
+}
+
+func (t AgentTimeouts) check(r report) {
+	if t.ResponseHeader != 0 {
+		checkBetween(t.ResponseHeader, time.Millisecond, time.Hour, "response_header", r)
+	}
+	if t.IdleStream != 0 {
+		checkBetween(t.IdleStream, time.Millisecond, 24*time.Hour, "idle_stream", r)
+	}
+}
+
+func (l AgentLimits) check(r report) {
+	if l.Concurrency < 0 || l.Concurrency > 1_000_000 {
+		r("concurrency", "%d, want 0 (no limit) to 1000000 requests under way per version", l.Concurrency)
+	}
+	if l.Queue < 0 || l.Queue > 100_000 {
+		r("queue", "%d, want 0 to 100000 waiting requests", l.Queue)
+	}
+	if l.Queue > 0 && l.Concurrency == 0 {
+		r("queue", "without a concurrency nothing ever waits, want both")
+	}
+	if l.QueueTimeout != 0 {
+		checkBetween(l.QueueTimeout, time.Millisecond, 10*time.Minute, "queue_timeout", r)
 	}
 }

@@ -82,7 +82,7 @@ func (r *reloader) take(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	reached, err := r.g.proxy.Prepare(options.Agents)
+	reached, err := r.g.proxy.Prepare(options.Agents, options.Timeouts)
 	if err != nil {
 		return err
 	}

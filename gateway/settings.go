@@ -9,6 +9,7 @@ import (
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
 	"github.com/aviary-rollouts/aviary/router/proxy"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // keyring is the ring of the settings' keys, or nil when there are none.
@@ -46,9 +47,11 @@ func agentOptions(g config.Gateway) map[string]router.AgentOptions {
 	for name, a := range g.Agents {
 		versions := map[string]api.Version{}
 		for version, v := range a.Versions {
-			versions[version] = api.Version{URL: v.URL, Metadata: v.Metadata, Fingerprint: v.Fingerprint}
+			versions[version] = api.Version{URL: v.URL, URLs: v.URLs, Metadata: v.Metadata, Fingerprint: v.Fingerprint}
 		}
-		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions, Hash: a.Hash}
+		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions, Limits: upstream.Limits{
+			Concurrency: a.Limits.Concurrency, Queue: a.Limits.Queue, Wait: a.Limits.QueueTimeout,
+		}, Hash: a.Hash}
 	}
 	return agents
 }
@@ -63,7 +66,7 @@ func proxyOptions(g config.Gateway, log *slog.Logger) (proxy.Options, error) {
 		return proxy.Options{}, err
 	}
 	o := proxy.Options{
-		Agents: map[string]proxy.Match{}, Names: proxy.Names(g.Names), TrustedNetworks: networks, TrustedProxies: proxies,
+		Agents: map[string]proxy.Match{}, Timeouts: map[string]proxy.Timeouts{}, Names: proxy.Names(g.Names), TrustedNetworks: networks, TrustedProxies: proxies,
 		KeepFeedback: g.KeepFeedbackHeaders, DialTimeout: g.Timeouts.Dial, HeaderTimeout: g.Timeouts.ResponseHeader, Logger: log,
 		ClientRead: g.Timeouts.ClientRead, ClientWrite: g.Timeouts.ClientWrite, NoTrace: !g.StartTraces, AccessSample: g.AccessLog.Sample,
 	}
@@ -72,6 +75,7 @@ func proxyOptions(g config.Gateway, log *slog.Logger) (proxy.Options, error) {
 	}
 	for name, a := range g.Agents {
 		o.Agents[name] = proxy.Match{Host: a.Host, Path: a.Path}
+		o.Timeouts[name] = proxy.Timeouts{Header: a.Timeouts.ResponseHeader, Idle: a.Timeouts.IdleStream}
 	}
 	return o, nil
 }

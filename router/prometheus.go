@@ -22,6 +22,9 @@ var (
 	weightDesc    = prometheus.NewDesc("aviary_router_canary_weight", "The canary's share of new conversations in force, 0 to 1.", []string{"agent"}, nil)
 	leaseDesc     = prometheus.NewDesc("aviary_router_lease_expired", "1 when the canary's lease has run out while it had weight.", []string{"agent"}, nil)
 	changesDesc   = prometheus.NewDesc("aviary_router_fingerprint_changes_total", "Times that a version became another under its name.", versionLabels, nil)
+	healthyDesc   = prometheus.NewDesc("aviary_router_upstream_healthy", "0 while an instance can't be reached and is left out.", []string{"agent", "version", "upstream"}, nil)
+	queuedDesc    = prometheus.NewDesc("aviary_router_queued_requests", "Requests that wait for their turn.", versionLabels, nil)
+	awayDesc      = prometheus.NewDesc("aviary_router_turned_away_total", "Requests turned away since too many were under way.", []string{"agent", "version", "reason"}, nil)
 	liveDesc      = prometheus.NewDesc("aviary_router_live_requests", "Requests under way.", versionLabels, nil)
 )
 
@@ -42,7 +45,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.r.agents {
 		for _, v := range s.versions {
 			live = append(live, gauge(liveDesc, float64(v.streams.Live()), s.name, v.name),
+				gauge(queuedDesc, float64(v.upstreams.Queued()), s.name, v.name),
 				prometheus.MustNewConstMetric(changesDesc, prometheus.CounterValue, float64(v.identity.count()), s.name, v.name))
+			live = append(live, v.upstreamMetrics(s.name)...)
 		}
 	}
 	c.r.mu.Unlock()
@@ -62,6 +67,23 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- gauge(leaseDesc, expired, o.Agent)
 	}
+}
+
+// upstreamMetrics are of the instances of a version.
+func (v *Version) upstreamMetrics(agent string) []prometheus.Metric {
+	full, late := v.upstreams.TurnedAway()
+	out := []prometheus.Metric{
+		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(full), agent, v.name, "queue_full"),
+		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(late), agent, v.name, "queue_timeout"),
+	}
+	for _, s := range v.upstreams.Status() {
+		healthy := 0.0
+		if s.Healthy {
+			healthy = 1
+		}
+		out = append(out, gauge(healthyDesc, healthy, agent, v.name, s.URL))
+	}
+	return out
 }
 
 // snapshot is a metric as it was.

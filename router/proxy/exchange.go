@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aviary-rollouts/aviary/router"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // exchange is one request on its way. All but the atomics belongs to the handler's goroutine.
@@ -28,8 +30,13 @@ type exchange struct {
 	traced      bool         // traceparent is the client's
 	received    atomic.Int64 // bytes of the request's body
 
-	killed atomic.Bool // by a rollback
-	broken atomic.Bool // the request's body could not be read
+	way      agentWay
+	instance *upstream.Instance // that is asked; nil: none yet
+	cancel   context.CancelFunc // of the request to the agent
+
+	killed  atomic.Bool // by a rollback
+	starved atomic.Bool // the agent sent nothing for too long
+	broken  atomic.Bool // the request's body could not be read
 
 	code     int           // of the response; 0: none yet
 	header   time.Duration // from start to the response's header
@@ -101,8 +108,20 @@ func (x *exchange) fail(code int, err error) {
 	x.finish(code, blame)
 }
 
+// ask notes which instance is asked.
+func (x *exchange) ask(i *upstream.Instance) {
+	if x.instance != nil {
+		x.instance.End()
+	}
+	x.instance = i
+	i.Begin()
+}
+
 // end counts an exchange that nobody has counted: an upgraded connection that is over, or a client that took no more.
 func (x *exchange) end() {
+	if x.instance != nil {
+		x.instance.End()
+	}
 	switch {
 	case x.upgraded:
 		x.finish(x.code, false)
@@ -133,6 +152,7 @@ type responseBody struct {
 	midLine  bool // the last byte that went by was not a newline
 	ended    bool // by a rollback: farewell is what is left to say
 	farewell []byte
+	idle     *time.Timer // breaks off a body that stands still; nil: nothing does
 }
 
 // Read passes the body on. At its end the exchange is counted, before the client has seen the end.
@@ -141,7 +161,13 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	if b.ended {
 		return b.leave(p)
 	}
+	if b.idle != nil {
+		b.idle.Reset(x.way.idle)
+	}
 	n, err := b.ReadCloser.Read(p)
+	if b.idle != nil {
+		b.idle.Stop() // a client that takes its time is not the agent's silence
+	}
 	if n > 0 {
 		if x.first == 0 {
 			x.first = time.Since(x.start)
@@ -157,18 +183,38 @@ func (b *responseBody) Read(p []byte) (int, error) {
 		return n, err
 	case x.killed.Load():
 		x.finish(router.CodeClientGone, false) // Aviary ended it: no error of the agent
-		if !x.events {
-			return n, err
-		}
-		b.ended = true
-		b.farewell = farewell(b.midLine)
-		return n, nil
+		return b.breakOff(n, err, withdrawnEvent)
+	case x.starved.Load():
+		x.fail(http.StatusGatewayTimeout, errIdle)
+		return b.breakOff(n, errIdle, silentEvent)
 	case x.in.Context().Err() != nil:
 		x.finish(router.CodeClientGone, false)
 	default:
 		x.fail(http.StatusBadGateway, err)
 	}
 	return n, err
+}
+
+// errIdle is the end of a response of which nothing came for too long.
+var errIdle = errors.New("the agent sent nothing for too long")
+
+// breakOff ends a response that the agent did not end: an event stream by an event that says why, any other so that no client can
+// take it for complete.
+func (b *responseBody) breakOff(n int, err error, event string) (int, error) {
+	if !b.exchange.events {
+		return n, err
+	}
+	b.ended = true
+	b.farewell = farewell(event, b.midLine)
+	return n, nil
+}
+
+// Close ends the watch over a body.
+func (b *responseBody) Close() error {
+	if b.idle != nil {
+		b.idle.Stop()
+	}
+	return b.ReadCloser.Close()
 }
 
 // leave hands out what is left of the farewell.
@@ -181,10 +227,16 @@ func (b *responseBody) leave(p []byte) (int, error) {
 	return n, nil
 }
 
-// farewell is the last event of a stream that a rollback ends. An event that was cut short is not ended first: it becomes part
+// What a client is told by the last event of a stream that is broken off.
+const (
+	withdrawnEvent = `{"code":"version_withdrawn","error":"the version that served this conversation was withdrawn"}`
+	silentEvent    = `{"code":"gateway_timeout","error":"the agent sent nothing for too long"}`
+)
+
+// farewell is the last event of a stream that is broken off. An event that was cut short is not ended first: it becomes part
 // of this one, whose type is error, so that no client takes half a message for a whole one.
-func farewell(midLine bool) []byte {
-	text := "event: error\ndata: {\"code\":\"version_withdrawn\",\"error\":\"the version that served this conversation was withdrawn\"}\n\n"
+func farewell(event string, midLine bool) []byte {
+	text := "event: error\ndata: " + event + "\n\n"
 	if midLine {
 		text = "\n" + text
 	}

@@ -51,6 +51,8 @@ type gate struct {
 	limits  Limits
 	live    int
 	waiting list.List // of chan struct{}, closed when its turn has come
+	full    int64     // requests that found the queue full
+	late    int64     // requests that waited in vain
 }
 
 func (g *gate) set(l Limits) {
@@ -79,6 +81,7 @@ func (s *Set) Acquire(ctx context.Context) error {
 		return nil
 	}
 	if g.waiting.Len() >= g.limits.Queue {
+		g.full++
 		g.mu.Unlock()
 		return ErrQueueFull
 	}
@@ -106,6 +109,9 @@ func (s *Set) Acquire(ctx context.Context) error {
 		return nil
 	default:
 		g.waiting.Remove(place)
+		if errors.Is(err, ErrQueueTimeout) {
+			g.late++
+		}
 		return err
 	}
 }
@@ -116,6 +122,13 @@ func (s *Set) Release() {
 	defer s.gate.mu.Unlock()
 	s.gate.live--
 	s.gate.wake()
+}
+
+// TurnedAway is how many requests ended with ErrQueueFull and with ErrQueueTimeout so far.
+func (s *Set) TurnedAway() (full, late int64) {
+	s.gate.mu.Lock()
+	defer s.gate.mu.Unlock()
+	return s.gate.full, s.gate.late
 }
 
 // Queued is how many requests wait for their turn.

@@ -63,6 +63,9 @@ func (s *Set) Update(urls []*url.URL, limits Limits) {
 	s.gate.set(limits)
 }
 
+// Len is how many instances there are.
+func (s *Set) Len() int { return len(*s.instances.Load()) }
+
 // URLs are the base URLs, in the order they were given. The caller must not change them.
 func (s *Set) URLs() []*url.URL {
 	var out []*url.URL
