@@ -222,8 +222,16 @@ func (f *fleet) driver(t *testing.T) *driver.Driver {
 func TestConformanceByName(t *testing.T) {
 	t.Parallel()
 	traffictest.Run(t, func(t *testing.T) traffictest.Plane {
-		f := newFleet(t, 3, "v42")
-		return traffictest.Plane{Driver: f.driver(t), Agent: "support", Stable: "v41", Canary: "v42"}
+		f := newFleet(t, 4, "v42")
+		f.set(false, f.addresses(3)...)
+		return traffictest.Plane{
+			Driver: f.driver(t), Agent: "support", Stable: "v41", Canary: "v42",
+			Fail: func(down bool) string { return f.gateways[1].down(down, f.name(1)) },
+			Join: func() string {
+				f.set(false, f.addresses(4)...)
+				return f.name(3)
+			},
+		}
 	})
 }
 

@@ -88,6 +88,14 @@ func (g *gateway) fail(h http.HandlerFunc) {
 	g.fault = h
 }
 
+// down makes the admin API fail, or answer again, and returns name.
+func (g *gateway) down(down bool, name string) string {
+	if g.fail(nil); down {
+		g.fail(status(http.StatusInternalServerError, ""))
+	}
+	return name
+}
+
 // hang never answers until the test ends or the caller goes.
 func hang(t *testing.T) http.HandlerFunc {
 	over := make(chan struct{})
@@ -129,8 +137,12 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			traffictest.Run(t, func(t *testing.T) traffictest.Plane {
-				d, _ := newPlane(t, n)
-				return traffictest.Plane{Driver: d, Agent: "support", Stable: "v41", Canary: "v42"}
+				d, gateways := newPlane(t, n)
+				p := traffictest.Plane{Driver: d, Agent: "support", Stable: "v41", Canary: "v42"}
+				if last := gateways[n-1]; n > 1 {
+					p.Fail = func(down bool) string { return last.down(down, last.URL) }
+				}
+				return p
 			})
 		})
 	}

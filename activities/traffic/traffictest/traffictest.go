@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,11 @@ import (
 type Plane struct {
 	Driver                traffic.Driver
 	Agent, Stable, Canary string
+	// Fail makes one of several replicas unreachable, or reachable again, and returns how the driver names it. Nil: there is
+	// nothing between the driver and a plane that is one.
+	Fail func(down bool) (name string)
+	// Join adds a replica that knows no route, and returns how the driver names it. Nil: none can come while the driver lives.
+	Join func() (name string)
 }
 
 func (p Plane) route(owner string, revision int64, weight rollout.Weight) rollout.Route {
@@ -33,18 +39,20 @@ func (p Plane) route(owner string, revision int64, weight rollout.Weight) rollou
 func Run(t *testing.T, setup func(t *testing.T) Plane) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Plane){
-		"what is applied is read":               applied,
-		"the same again is fine":                idempotent,
-		"an older revision is refused":          olderRevision,
-		"a second owner is refused":             secondOwner,
-		"a restore takes all traffic back":      restore,
-		"a promotion makes the canary stable":   promotion,
-		"nonsense is rejected":                  nonsense,
-		"the list says what read says":          list,
-		"the lease takes traffic back":          lease,
-		"the highest revision wins any race":    race,
-		"a caller that is gone gets an error":   canceled,
-		"capabilities are the same at any time": capabilities,
+		"what is applied is read":                applied,
+		"the same again is fine":                 idempotent,
+		"an older revision is refused":           olderRevision,
+		"a second owner is refused":              secondOwner,
+		"a restore takes all traffic back":       restore,
+		"a promotion makes the canary stable":    promotion,
+		"nonsense is rejected":                   nonsense,
+		"the list says what read says":           list,
+		"the lease takes traffic back":           lease,
+		"the highest revision wins any race":     race,
+		"a caller that is gone gets an error":    canceled,
+		"capabilities are the same at any time":  capabilities,
+		"a replica that is down is named alone":  oneDown,
+		"a replica that comes is set by renewal": oneComes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -242,6 +250,53 @@ func race(t *testing.T, p Plane) {
 	wantRead(t, p, traffic.Observed{
 		Agent: p.Agent, Stable: p.Stable, Canary: p.Canary, Weight: revisions * 100, Effective: revisions * 100, Owner: "o", Revision: revisions,
 	})
+}
+
+func oneDown(t *testing.T, p Plane) {
+	if p.Fail == nil {
+		return
+	}
+	mustApply(t, p, p.route("o", 1, 2500))
+	name := p.Fail(true)
+	back := p.route("o", 2, 0)
+	back.Rollback = true
+	wantPassing(t, p.Driver.Apply(t.Context(), back), name)
+	got := mustRead(t, p)
+	if got.Revision != 2 || got.Weight != 0 || !slices.Equal(got.Lagging, []string{name}) {
+		t.Errorf("read %+v, want the others taken back, and %s named", got, name)
+	}
+	p.Fail(false)
+	if got := mustRead(t, p); got.Weight != 2500 || !slices.Equal(got.Lagging, []string{name}) {
+		t.Errorf("read %+v, want it to tell of the weight on %s", got, name)
+	}
+	mustApply(t, p, back)
+	if got := mustRead(t, p); got.Weight != 0 || len(got.Lagging) > 0 {
+		t.Errorf("read %+v after the next try, want nobody behind", got)
+	}
+}
+
+// wantPassing wants a fault after which the caller tries again, and which names the replica.
+func wantPassing(t *testing.T, err error, name string) {
+	t.Helper()
+	var lost *traffic.OwnershipLost
+	var rejected *traffic.Rejected
+	if err == nil || errors.As(err, &lost) || errors.As(err, &rejected) || !strings.Contains(err.Error(), name) {
+		t.Errorf("error %v, want a passing fault that names %s", err, name)
+	}
+}
+
+func oneComes(t *testing.T, p Plane) {
+	if p.Join == nil {
+		return
+	}
+	route := p.route("o", 1, 2500)
+	mustApply(t, p, route)
+	name := p.Join()
+	if got := mustRead(t, p); !slices.Equal(got.Lagging, []string{name}) {
+		t.Errorf("read %+v, want %s named", got, name)
+	}
+	mustApply(t, p, route)
+	wantRead(t, p, traffic.Observed{Agent: p.Agent, Stable: p.Stable, Canary: p.Canary, Weight: 2500, Effective: 2500, Owner: "o", Revision: 1})
 }
 
 func canceled(t *testing.T, p Plane) {
