@@ -31,8 +31,9 @@ func (c *client) open(w http.ResponseWriter, req *http.Request, read, write time
 	c.control = http.NewResponseController(w)
 	c.old = !req.ProtoAtLeast(1, 1)
 	timed := req.ProtoMajor >= 2
-	c.reading = patience{limit: read, timed: timed, set: c.control.SetReadDeadline}
-	c.writing = patience{limit: write, timed: timed, set: c.control.SetWriteDeadline}
+	c.reading.limit, c.reading.timed, c.reading.control = read, timed, c.control
+	c.writing.limit, c.writing.timed, c.writing.control = write, timed, c.control
+	c.writing.write = true
 }
 
 // close is for the end of the handler: what net/http has still to write, and of HTTP/1 to read, is bounded too.
@@ -85,14 +86,29 @@ func (c *client) stalled() bool { return c.writing.out.Load() }
 // call waits, so it is moved before every call. One of HTTP/2 ends the stream whenever it passes, so a timer is kept instead,
 // which runs only during calls.
 type patience struct {
-	limit time.Duration // 0: none
-	timed bool
-	set   func(time.Time) error
-	out   atomic.Bool // it ran out
+	limit   time.Duration // 0: none
+	timed   bool
+	write   bool // it is about writing
+	control deadlines
+	out     atomic.Bool // it ran out
 
 	mu    sync.Mutex
 	timer *time.Timer
-	ended bool // set must not be called any more
+	ended bool // control must not be used any more
+}
+
+// deadlines is what patience needs of an http.ResponseController. A ResponseWriter that can't has no slow client either.
+type deadlines interface {
+	SetReadDeadline(deadline time.Time) error
+	SetWriteDeadline(deadline time.Time) error
+}
+
+func (p *patience) set(deadline time.Time) {
+	if p.write {
+		_ = p.control.SetWriteDeadline(deadline)
+		return
+	}
+	_ = p.control.SetReadDeadline(deadline)
 }
 
 func (p *patience) begin() {
@@ -104,7 +120,7 @@ func (p *patience) begin() {
 	switch {
 	case p.ended: // the transport may still read when the handler is over, and the connection is no longer ours
 	case !p.timed:
-		_ = p.set(time.Now().Add(p.limit)) // a ResponseWriter that can't has no slow client either
+		p.set(time.Now().Add(p.limit))
 	case p.timer == nil:
 		p.timer = time.AfterFunc(p.limit, p.expire)
 	default:
@@ -130,16 +146,16 @@ func (p *patience) expire() {
 	defer p.mu.Unlock()
 	if !p.ended {
 		p.out.Store(true)
-		_ = p.set(longAgo)
+		p.set(longAgo)
 	}
 }
 
-// end leaves a deadline of one more limit behind if net/http has more to do, and calls set no more.
+// end leaves a deadline of one more limit behind if net/http has more to do, and touches the connection no more.
 func (p *patience) end(more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if more && p.limit > 0 && !p.out.Load() {
-		_ = p.set(time.Now().Add(p.limit))
+		p.set(time.Now().Add(p.limit))
 	}
 	p.ended = true
 }
@@ -149,7 +165,7 @@ func (p *patience) rest() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.limit > 0 && !p.timed && !p.ended {
-		_ = p.set(time.Time{})
+		p.set(time.Time{})
 	}
 }
 

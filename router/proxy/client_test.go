@@ -178,10 +178,16 @@ func TestRefusedClientSendsNothing(t *testing.T) {
 	}
 }
 
+// setter takes deadlines of reading.
+type setter func(time.Time)
+
+func (s setter) SetReadDeadline(d time.Time) error { s(d); return nil }
+func (setter) SetWriteDeadline(time.Time) error    { panic("not about writing") }
+
 func TestPatience(t *testing.T) {
 	t.Parallel()
 	var set []time.Time
-	p := patience{limit: time.Hour, set: func(d time.Time) error { set = append(set, d); return nil }}
+	p := patience{limit: time.Hour, control: setter(func(d time.Time) { set = append(set, d) })}
 	begun := time.Now()
 	for range 3 {
 		p.begin()
@@ -207,7 +213,7 @@ func TestPatience(t *testing.T) {
 	}
 
 	fired := make(chan time.Time, 8)
-	timed := patience{limit: time.Millisecond, timed: true, set: func(d time.Time) error { fired <- d; return nil }}
+	timed := patience{limit: time.Millisecond, timed: true, control: setter(func(d time.Time) { fired <- d })}
 	timed.begin()
 	select {
 	case d := <-fired:
@@ -222,7 +228,7 @@ func TestPatience(t *testing.T) {
 	if len(fired) != 0 {
 		t.Error("set is called after the end")
 	}
-	none := patience{set: func(time.Time) error { t.Error("set without a limit"); return nil }}
+	none := patience{control: setter(func(time.Time) { t.Error("set without a limit") })}
 	none.begin()
 	none.rest()
 	none.done(context.Canceled)

@@ -106,6 +106,7 @@ func (l *once) Addr() net.Addr { return &net.TCPAddr{} }
 // FuzzRequests sends bytes through the proxy to an agent. However they are read, the agent gets requests that can be read in one
 // way only, one for each that the proxy decided on, and none that it did not.
 func FuzzRequests(f *testing.F) {
+	f.Add([]byte{})
 	for _, tt := range framing {
 		if len(tt.body) < 1000 {
 			f.Add([]byte("POST /agents/support-agent/a HTTP/1.1\r\nHost: x\r\n" + tt.head + "\r\n\r\n" + tt.body))
@@ -129,7 +130,8 @@ func FuzzRequests(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.reverse.Transport = &http.Transport{DialContext: a.dial, DisableCompression: true}
+		out := p.ways.Load().usual.transport
+		out.DialContext = a.dial
 		near, far := net.Pipe()
 		l := &once{conn: make(chan net.Conn, 1), done: make(chan struct{})}
 		l.conn <- far
@@ -155,7 +157,7 @@ func FuzzRequests(f *testing.F) {
 		case <-limited(t).Done():
 			t.Fatal("a request never ends")
 		}
-		p.reverse.Transport.(*http.Transport).CloseIdleConnections()
+		out.CloseIdleConnections()
 		a.wg.Wait()
 
 		a.mu.Lock()
@@ -164,6 +166,9 @@ func FuzzRequests(f *testing.F) {
 		defer seen.mu.Unlock()
 		if len(a.odd) > 0 {
 			t.Errorf("at the agent: %q", a.odd)
+		}
+		if len(raw) == 0 && len(a.whole) != 1 {
+			t.Errorf("a plain request did not reach the agent: %v", seen.statuses)
 		}
 		fine := len(slices.DeleteFunc(slices.Clone(seen.statuses), func(s int) bool { return s != 200 }))
 		if len(a.whole) < fine || len(a.whole) > len(seen.statuses) {

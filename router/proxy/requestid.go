@@ -75,7 +75,7 @@ func validTraceparent(s string) bool {
 			return false
 		}
 	}
-	if s[:2] == "ff" || zeros(s[traceIDFrom:traceIDTo]) || zeros(s[parentIDFrom:parentIDTo]) {
+	if s[:2] == "ff" || zeroDigits(s[traceIDFrom:traceIDTo]) || zeroDigits(s[parentIDFrom:parentIDTo]) {
 		return false
 	}
 	return len(s) == traceparentSize || (s[:2] != "00" && s[traceparentSize] == '-')
@@ -90,7 +90,7 @@ func lowerHex(s string) bool {
 	return true
 }
 
-func zeros(s string) bool { return strings.Trim(s, "0") == "" }
+func zeroDigits(s string) bool { return strings.Trim(s, "0") == "" }
 
 // newTraceparent begins a trace. It is marked as sampled, as a request without a traceparent is by the defaults of OpenTelemetry:
 // an agent that samples as its parent does would else record nothing.
