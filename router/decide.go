@@ -53,7 +53,7 @@ type Decision struct {
 }
 
 // Target is the base URL of the version that was chosen, of its first instance if there are several. The caller must not change it.
-func (d *Decision) Target() *url.URL { return d.version.upstreams.URLs()[0] }
+func (d *Decision) Target() *url.URL { return d.version.upstreams.First() }
 
 // Upstreams are the instances of the version that was chosen, for callers that send the request themselves.
 func (d *Decision) Upstreams() *upstream.Set { return d.version.upstreams }

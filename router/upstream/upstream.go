@@ -31,7 +31,8 @@ type Set struct {
 type Instance struct {
 	url    *url.URL
 	live   atomic.Int64
-	failed atomic.Int64 // in a row
+	failed atomic.Int64 // connections in a row
+	probes atomic.Int64 // in a row, that did not bring it back
 	until  atomic.Int64 // nanoseconds since the set's start, when one request may try it again; 0: it is well
 }
 
@@ -65,6 +66,9 @@ func (s *Set) Update(urls []*url.URL, limits Limits) {
 
 // Len is how many instances there are.
 func (s *Set) Len() int { return len(*s.instances.Load()) }
+
+// First is the base URL that was given first. The caller must not change it.
+func (s *Set) First() *url.URL { return (*s.instances.Load())[0].url }
 
 // URLs are the base URLs, in the order they were given. The caller must not change them.
 func (s *Set) URLs() []*url.URL {
@@ -111,24 +115,27 @@ func (s *Set) probe(all, tried []*Instance) *Instance {
 			continue
 		}
 		now := int64(time.Since(s.start))
-		if now >= until && i.until.CompareAndSwap(until, now+int64(backOff(i.failed.Load(), len(all)))) {
+		if now >= until && i.until.CompareAndSwap(until, now+int64(backOff(i.probes.Load()+1, len(all)))) {
+			i.probes.Add(1)
 			return i
 		}
 	}
 	return nil
 }
 
-// Unreachable notes that no connection to i could be made.
+// Unreachable notes that no connection to i could be made. What counts for the back-off is the probes that failed, not how many
+// requests were waiting for a connection when the instance went away.
 func (s *Set) Unreachable(i *Instance) {
-	if n := i.failed.Add(1); n >= failuresToEject {
-		i.until.Store(max(1, int64(time.Since(s.start)+backOff(n, len(*s.instances.Load())))))
+	if i.failed.Add(1) >= failuresToEject {
+		i.until.CompareAndSwap(0, max(1, int64(time.Since(s.start)+backOff(0, s.Len()))))
 	}
 }
 
-// Reached notes that i could be reached.
+// Reached notes that a connection to i could be made, whatever it is that the instance will answer, and when.
 func (s *Set) Reached(i *Instance) {
-	if i.failed.Load() != 0 {
+	if i.failed.Load() != 0 || i.until.Load() != 0 {
 		i.failed.Store(0)
+		i.probes.Store(0)
 		i.until.Store(0)
 	}
 }
@@ -142,13 +149,13 @@ func (s *Set) RetryAfter() time.Duration {
 	return wait
 }
 
-func backOff(failures int64, instances int) time.Duration {
+// backOff is how long an instance is left out after so many probes in vain.
+func backOff(probes int64, instances int) time.Duration {
 	most := mostBackOff
 	if instances == 1 {
 		most = mostAlone
 	}
-	doublings := min(max(0, failures-failuresToEject), 16)
-	return min(leastBackOff<<doublings, most)
+	return min(leastBackOff<<min(probes, 16), most)
 }
 
 // URL is the base URL. The caller must not change it.

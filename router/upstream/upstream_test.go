@@ -101,6 +101,37 @@ func TestUnreachableInstanceIsLeftOutAndProbed(t *testing.T) {
 	})
 }
 
+// TestManyWaitersDoNotLengthenTheBackOff: a busy instance that restarts loses all its waiting connections at once.
+func TestManyWaitersDoNotLengthenTheBackOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := New(urls(t, "a", "b"), Limits{})
+		a := (*s.instances.Load())[0]
+		for range 1000 {
+			s.Unreachable(a)
+		}
+		time.Sleep(leastBackOff)
+		if s.Pick() != a {
+			t.Errorf("no probe after %s", leastBackOff)
+		}
+		for range 20 { // the back-off grows with every probe, up to its bound
+			time.Sleep(mostBackOff)
+			if s.Pick() != a {
+				t.Fatalf("no probe after %s", mostBackOff)
+			}
+			s.Unreachable(a)
+		}
+		s.Reached(a)
+		for range failuresToEject {
+			s.Unreachable(a)
+		}
+		time.Sleep(leastBackOff)
+		if s.Pick() != a {
+			t.Error("an instance that was well again starts with the longest back-off")
+		}
+	})
+}
+
 func TestOnlyInstanceComesBackSoon(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
