@@ -262,15 +262,15 @@ func parseURLs(v api.Version) ([]*url.URL, error) {
 	case v.URL != "":
 		raw = []string{v.URL}
 	case len(raw) == 0:
-		return nil, errors.New("want http://host:port/path or https, or several in urls")
+		return nil, errors.New("want http://host:port/path, https or h2c, or several in urls")
 	case len(raw) > maxInstances:
 		return nil, fmt.Errorf("%d instances, want at most %d", len(raw), maxInstances)
 	}
 	var out []*url.URL
 	for _, s := range raw {
 		u, err := url.Parse(s)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			return nil, errors.New("want http://host:port/path or https, without user, query and fragment")
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != upstream.SchemeH2C) || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			return nil, errors.New("want http://host:port/path, https or h2c, without user, query and fragment")
 		}
 		if slices.ContainsFunc(out, func(o *url.URL) bool { return *o == *u }) {
 			return nil, fmt.Errorf("%s is there twice", u.Redacted())

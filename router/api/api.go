@@ -86,7 +86,7 @@ type Routes struct {
 
 // Version is one build of an agent in the registry: the body of PUT /v1/agents/{agent}/versions/{version}.
 type Version struct {
-	URL      string            `json:"url,omitempty"`      // http or https; where requests are sent to
+	URL      string            `json:"url,omitempty"`      // http, https or h2c; where requests are sent to
 	URLs     []string          `json:"urls,omitempty"`     // instead of URL: several instances of the version
 	Metadata map[string]string `json:"metadata,omitempty"` // for people: model, prompt hash, tool schema hash
 	// Fingerprint is of what the version is made of (model, prompt, tools). It may not change under one name while the version

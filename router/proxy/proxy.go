@@ -71,7 +71,7 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 	n := p.names
 	p.reserved = newReserved(n.Override, n.OverrideToken, n.Pin, n.MigratedFrom, n.Version, n.RequestID)
 	p.matches.Store(&matches)
-	p.ways.Store(newWays(o, o.Timeouts))
+	p.ways.Store(newWays(o, o.Timeouts, nil))
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
 	}
@@ -97,12 +97,13 @@ func (p *Proxy) Prepare(agents map[string]Match, timeouts map[string]Timeouts) (
 	}
 	return func() {
 		p.matches.Store(&matches)
-		p.ways.Swap(newWays(p.options, timeouts)).close()
+		now := newWays(p.options, timeouts, p.ways.Load())
+		p.ways.Swap(now).close(now)
 	}, nil
 }
 
 // Close drops the idle connections to agents.
-func (p *Proxy) Close() { p.ways.Load().close() }
+func (p *Proxy) Close() { p.ways.Load().close(nil) }
 
 // Live is how many requests are under way, upgraded connections included.
 func (p *Proxy) Live() int { return int(p.live.Load()) }

@@ -1,12 +1,16 @@
 package proxy
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aviary-rollouts/aviary/router/upstream"
@@ -23,31 +27,39 @@ type Timeouts struct {
 
 // agentWay is how the requests of an agent go out.
 type agentWay struct {
-	transport *http.Transport // shared by all agents with the same header timeout
-	idle      time.Duration
+	*transports
+	idle time.Duration
+}
+
+// transports are shared by all agents with the same header timeout.
+type transports struct {
+	transport *http.Transport // for http and https; the latter in HTTP/2 where the agent can
+	h2c       *http.Transport // for upstream.SchemeH2C
 }
 
 // ways are the agents' ways out.
 type ways struct {
-	usual   agentWay
-	byAgent map[string]agentWay
+	usual    agentWay
+	byAgent  map[string]agentWay
+	byHeader map[time.Duration]*transports
 }
 
-func newWays(o Options, timeouts map[string]Timeouts) *ways {
-	header := o.HeaderTimeout
-	if header == 0 {
-		header = 2 * time.Minute
+// newWays are the ways by the timeouts. Transports of before that fit stay, with their connections.
+func newWays(o Options, timeouts map[string]Timeouts, before *ways) *ways {
+	w := &ways{byAgent: map[string]agentWay{}, byHeader: map[time.Duration]*transports{}}
+	way := func(t Timeouts) agentWay {
+		header := cmp.Or(t.Header, o.HeaderTimeout, 2*time.Minute)
+		if w.byHeader[header] == nil && before != nil {
+			w.byHeader[header] = before.byHeader[header]
+		}
+		if w.byHeader[header] == nil {
+			w.byHeader[header] = newTransports(o, header)
+		}
+		return agentWay{w.byHeader[header], t.Idle}
 	}
-	transports := map[time.Duration]*http.Transport{header: newTransport(o, header)}
-	w := &ways{usual: agentWay{transport: transports[header]}, byAgent: map[string]agentWay{}}
+	w.usual = way(Timeouts{})
 	for agent, t := range timeouts {
-		if t.Header == 0 {
-			t.Header = header
-		}
-		if transports[t.Header] == nil {
-			transports[t.Header] = newTransport(o, t.Header)
-		}
-		w.byAgent[agent] = agentWay{transport: transports[t.Header], idle: t.Idle}
+		w.byAgent[agent] = way(t)
 	}
 	return w
 }
@@ -59,33 +71,77 @@ func (w *ways) of(agent string) agentWay {
 	return w.usual
 }
 
-// close drops the idle connections to agents.
-func (w *ways) close() {
-	w.usual.transport.CloseIdleConnections()
-	for _, way := range w.byAgent {
-		way.transport.CloseIdleConnections()
+// close drops the idle connections to agents, but those that stay a way.
+func (w *ways) close(stay *ways) {
+	for header, t := range w.byHeader {
+		if stay == nil || stay.byHeader[header] != t {
+			t.transport.CloseIdleConnections()
+			t.h2c.CloseIdleConnections()
+		}
 	}
 }
 
-func newTransport(o Options, header time.Duration) *http.Transport {
-	dial, idle := o.DialTimeout, o.IdlePerHost
-	if dial == 0 {
-		dial = 5 * time.Second
-	}
-	if idle == 0 {
-		idle = 256
-	}
-	return &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}).DialContext,
+func newTransports(o Options, header time.Duration) *transports {
+	dial := cmp.Or(o.DialTimeout, 5*time.Second)
+	usual := &http.Transport{
+		DialContext:           (&dialer{net.Dialer{Timeout: dial, KeepAlive: 30 * time.Second}}).dial,
 		TLSHandshakeTimeout:   dial,
 		ResponseHeaderTimeout: header,
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
-		MaxIdleConnsPerHost:   idle,
+		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 256),
 		DisableCompression:    true, // what the agent sends is what the client gets
 		ForceAttemptHTTP2:     true,
+		// Many requests share a connection of HTTP/2: one whose agent is gone without a word must not take them all.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
+	h2c := usual.Clone()
+	h2c.Protocols = new(http.Protocols)
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	return &transports{usual, h2c}
 }
+
+// send is RoundTrip by the transport that speaks the protocol of the URL's scheme.
+func (t *transports) send(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == upstream.SchemeH2C {
+		req.URL.Scheme = "http"
+		return t.h2c.RoundTrip(req)
+	}
+	return t.transport.RoundTrip(req)
+}
+
+// dialer makes connections to agents, and notes which instances can be reached. That is known as soon as there is a connection,
+// where an answer may take an agent minutes.
+type dialer struct{ net.Dialer }
+
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil && (ctx.Err() != nil || exhausted(err)) {
+		return nil, err // that says nothing about the instance
+	}
+	noted := false
+	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		noted = x.decision.Upstreams().Dialled(addr, err == nil)
+	}
+	if err != nil {
+		return nil, &dialError{err, noted}
+	}
+	return conn, nil
+}
+
+// exhausted reports whether a connection could not be made because this machine has none left to give.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EADDRNOTAVAIL) ||
+		errors.Is(err, syscall.ENOBUFS)
+}
+
+// dialError is that an instance can't be reached: not a byte was sent to it.
+type dialError struct {
+	error
+	noted bool // by the set of instances
+}
+
+func (e *dialError) Unwrap() error { return e.error }
 
 // sender sends a request to one of the instances of its version. It asks the next one only if no connection could be made, so
 // that not a byte was sent: an agent's tool calls must not happen twice. (Transport itself sends a request again that met an idle
@@ -93,46 +149,47 @@ func newTransport(o Options, header time.Duration) *http.Transport {
 // against this one, and split the conversation.
 type sender struct{ proxy *Proxy }
 
+// maxDialTimeouts is how many instances a request waits for that take all of the dial timeout.
+const maxDialTimeouts = 2
+
 // RoundTrip implements http.RoundTripper.
 func (s sender) RoundTrip(req *http.Request) (*http.Response, error) {
 	x := exchangeOf(req)
 	set := x.decision.Upstreams()
-	path, rawPath := req.URL.Path, req.URL.RawPath
-	first := set.Pick()
-	if first == nil {
+	i := set.Pick()
+	if i == nil {
 		return nil, errUnreachable
 	}
+	path, rawPath := req.URL.Path, req.URL.RawPath
 	body := hold(req, set)
 	defer body.settle()
 	var tried []*upstream.Instance
-	for i := first; ; {
+	for timeouts := 0; ; {
 		req.URL.Path, req.URL.RawPath = path, rawPath
 		(&httputil.ProxyRequest{Out: req}).SetURL(i.URL())
 		x.ask(i)
-		resp, err := x.way.transport.RoundTrip(req)
-		switch {
-		case err == nil || !dialFailed(err):
-			if x.in.Context().Err() == nil {
-				set.Reached(i)
-			}
-			return resp, err
-		case req.Context().Err() != nil:
-			return nil, err // the client did not wait for the connection
+		resp, err := x.way.send(req)
+		if err == nil {
+			set.Reached(i) // perhaps over a connection that was there before the instance was left out
+			return resp, nil
 		}
-		set.Unreachable(i)
+		var failed *dialError
+		if !errors.As(err, &failed) {
+			return nil, err
+		}
+		if !failed.noted {
+			set.Unreachable(i)
+		}
+		if os.IsTimeout(failed.error) {
+			timeouts++
+		}
 		tried = append(tried, i)
 		next := set.Pick(tried...)
-		if next == nil || body.touched() {
+		if next == nil || body.touched() || timeouts == maxDialTimeouts || req.Context().Err() != nil {
 			return nil, err
 		}
 		i = next
 	}
-}
-
-// dialFailed reports whether err is that no connection could be made.
-func dialFailed(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // heldBody is a request's body that survives a connection that could not be made: the transport closes it then.

@@ -4,12 +4,16 @@ package upstream
 
 import (
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// SchemeH2C is the scheme of an instance that speaks HTTP/2 without TLS, as gRPC servers inside a cluster do: h2c://host:port.
+const SchemeH2C = "h2c"
 
 // An instance that could not be reached this often in a row is left out, for a back-off that doubles from the least to the most.
 const (
@@ -30,6 +34,7 @@ type Set struct {
 // Instance is one place where a version runs.
 type Instance struct {
 	url    *url.URL
+	addr   string // host:port
 	live   atomic.Int64
 	failed atomic.Int64 // connections in a row
 	probes atomic.Int64 // in a row, that did not bring it back
@@ -55,7 +60,7 @@ func (s *Set) Update(urls []*url.URL, limits Limits) {
 	for _, u := range urls {
 		i := slices.IndexFunc(before, func(b *Instance) bool { return *b.url == *u })
 		if i < 0 {
-			now = append(now, &Instance{url: u})
+			now = append(now, &Instance{url: u, addr: address(u)})
 		} else {
 			now = append(now, before[i])
 		}
@@ -138,6 +143,36 @@ func (s *Set) Reached(i *Instance) {
 		i.probes.Store(0)
 		i.until.Store(0)
 	}
+}
+
+// Dialled notes whether a connection to addr, a host and port, could be made. It is false if no instance is there: its name may
+// have been written in another way.
+func (s *Set) Dialled(addr string, made bool) (known bool) {
+	for _, i := range *s.instances.Load() {
+		if i.addr != addr {
+			continue
+		}
+		known = true
+		if made {
+			s.Reached(i)
+		} else {
+			s.Unreachable(i)
+		}
+	}
+	return known
+}
+
+// address is the host and port of a URL.
+func address(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "https":
+		port = "443"
+	default:
+		port = "80"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // RetryAfter is when a set of which Pick gave nothing is worth another try.
