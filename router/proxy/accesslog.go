@@ -81,11 +81,12 @@ func (x *exchange) ending() (status int, problem string) {
 	return status, ""
 }
 
+// upstreamHost is the host and port of the instance that was asked last, or "" if none was.
 func (x *exchange) upstreamHost() string {
-	if x.upstream != "" {
-		return x.upstream
+	if x.instance == nil {
+		return ""
 	}
-	return x.decision.Target().Host
+	return x.instance.URL().Host
 }
 
 // sampled reports whether a request is one of the share that is logged. It goes by the request's id, so that gateways in a row

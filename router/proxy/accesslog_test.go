@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -201,11 +203,21 @@ func TestUpgradeIsLogged(t *testing.T) {
 	w := newWorld(t, upgrade, say(""), logTo(&log, 1))
 	c := w.dial()
 	fmt.Fprintf(c, "GET /agents/%s/ws HTTP/1.1\r\nHost: x\r\nX-Request-ID: ws\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", agent)
-	if _, err := io.ReadFull(c, make([]byte, 12)); err != nil {
+	r := bufio.NewReader(c)
+	if resp, err := http.ReadResponse(r, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("answer %v, %v", resp, err)
+	}
+	io.WriteString(c, "hello")
+	if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	c.Close()
-	if line := log.wait(t, "ws"); line["status"] != 101.0 || line["error"] != nil {
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+		t.Errorf("after the end: %q, %v", rest, err)
+	}
+	if line := log.wait(t, "ws"); line["status"] != 101.0 || line["error"] != nil || line["bytes_in"] != 5.0 || line["bytes_out"] != 5.0 {
 		t.Errorf("line %v", line)
 	}
 }

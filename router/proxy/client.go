@@ -197,3 +197,29 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// tunnel is the connection to an agent after an upgrade. It counts what passes.
+type tunnel struct {
+	io.ReadWriteCloser
+	exchange *exchange
+}
+
+func (t *tunnel) Read(p []byte) (int, error) {
+	n, err := t.ReadWriteCloser.Read(p)
+	t.exchange.client.sent.Add(int64(n))
+	return n, err
+}
+
+func (t *tunnel) Write(p []byte) (int, error) {
+	n, err := t.ReadWriteCloser.Write(p)
+	t.exchange.received.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite tells the agent that the client sends no more.
+func (t *tunnel) CloseWrite() error {
+	if c, ok := t.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return http.ErrNotSupported
+}

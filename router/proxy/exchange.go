@@ -45,10 +45,9 @@ type exchange struct {
 	events   bool // the response is an event stream
 	done     bool
 
-	outcome  int    // the code it was counted with
-	upstream string // host:port that answered
-	refusal  string // of the proxy
-	problem  error  // of the agent
+	outcome int    // the code it was counted with
+	refusal string // of the proxy
+	problem error  // of the agent
 }
 
 // begin opens the exchange towards the client.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -225,13 +226,15 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 	x := exchangeOf(resp.Request)
 	x.code = resp.StatusCode
 	x.header = time.Since(x.start)
-	x.upstream = resp.Request.URL.Host
 	p.label(resp.Header, x)
 	p.router.Reported(&x.decision, resp.Header)
 	x.takeFeedback(resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		x.upgraded = true
-		return nil // the body is the connection; ReverseProxy needs it as it is
+		if conn, ok := resp.Body.(io.ReadWriteCloser); ok {
+			resp.Body = &tunnel{ReadWriteCloser: conn, exchange: x}
+		}
+		return nil
 	}
 	x.events = isEventStream(resp.Header)
 	if !p.options.KeepFeedback {
