@@ -13,11 +13,10 @@ import (
 
 // System is the process as it is: its environment, user and clock, and out as a terminal if it is one.
 func System(out, errs io.Writer, version string) Process {
-	_, _, human := terminal(errs)
 	return Process{
 		Out: out, Err: errs, Env: os.Environ(), User: userName(), Version: versionOf(version), Zone: time.Local,
 		Terminal: func() (columns, rows int, ok bool) { return terminal(out) },
-		Hints:    human, Clock: wall{}, Dial: Dial,
+		Hints:    isTerminal(errs), Clock: wall{}, Dial: Dial,
 	}
 }
 
@@ -29,12 +28,16 @@ func userName() string {
 	return os.Getenv("USER")
 }
 
+func isTerminal(w io.Writer) bool {
+	f, isFile := w.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
+}
+
 func terminal(out io.Writer) (columns, rows int, ok bool) {
-	f, isFile := out.(*os.File)
-	if !isFile || !term.IsTerminal(int(f.Fd())) {
+	if !isTerminal(out) {
 		return 0, 0, false
 	}
-	columns, rows, err := term.GetSize(int(f.Fd()))
+	columns, rows, err := term.GetSize(int(out.(*os.File).Fd()))
 	return columns, rows, err == nil && columns > 0
 }
 
