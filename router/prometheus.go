@@ -24,7 +24,9 @@ var (
 	changesDesc   = prometheus.NewDesc("aviary_router_fingerprint_changes_total", "Times that a version became another under its name.", versionLabels, nil)
 	healthyDesc   = prometheus.NewDesc("aviary_router_upstream_healthy", "0 while an instance can't be reached and is left out.", []string{"agent", "version", "upstream"}, nil)
 	queuedDesc    = prometheus.NewDesc("aviary_router_queued_requests", "Requests that wait for their turn.", versionLabels, nil)
-	awayDesc      = prometheus.NewDesc("aviary_router_turned_away_total", "Requests turned away since too many were under way.", []string{"agent", "version", "reason"}, nil)
+	awayDesc      = prometheus.NewDesc("aviary_router_turned_away_total", "Requests turned away unsent, by reason.", []string{"agent", "version", "reason"}, nil)
+	mirrorDesc    = prometheus.NewDesc("aviary_router_mirror_share", "The share of stable's requests that are copied to the canary, 0 to 1.", []string{"agent"}, nil)
+	droppedDesc   = prometheus.NewDesc("aviary_router_mirror_dropped_total", "Copies that were not sent.", []string{"agent", "reason"}, nil)
 	liveDesc      = prometheus.NewDesc("aviary_router_live_requests", "Requests under way.", versionLabels, nil)
 )
 
@@ -79,6 +81,7 @@ func (v *Version) upstreamMetrics(agent string) []prometheus.Metric {
 	for _, s := range v.upstreams.Status() {
 		healthy := 0.0
 		if s.Healthy {
+		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(v.upstreams.Unreached()), agent, v.name, "unreachable"),
 			healthy = 1
 		}
 		out = append(out, gauge(healthyDesc, healthy, agent, v.name, s.URL))

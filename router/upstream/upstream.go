@@ -29,6 +29,7 @@ type Set struct {
 	gate      gate
 	start     time.Time
 	mu        sync.Mutex // of Update
+	nowhere   atomic.Int64
 }
 
 // Instance is one place where a version runs.
@@ -109,8 +110,14 @@ func (s *Set) Pick(tried ...*Instance) *Instance {
 	if probe := s.probe(all, tried); probe != nil {
 		return probe
 	}
+	if best == nil && len(tried) == 0 {
+		s.nowhere.Add(1)
+	}
 	return best
 }
+
+// Unreached is for how many requests Pick had no instance so far.
+func (s *Set) Unreached() int64 { return s.nowhere.Load() }
 
 // probe is an instance that was left out and whose back-off is over, for one request per back-off.
 func (s *Set) probe(all, tried []*Instance) *Instance {
