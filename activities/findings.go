@@ -33,7 +33,7 @@ func (o *observer) longEnough() bool {
 // may keep the traffic away.
 func (o *observer) noData(analysis.Report) (rollout.Finding, string) {
 	timeout := o.request.Spec.Metrics.NoDataTimeout
-	if o.request.Route.Weight == 0 || o.request.Drifted {
+	if !o.request.Route.Exposed() || o.request.Drifted {
 		o.p.Silent = 0
 	}
 	switch {
@@ -42,7 +42,7 @@ func (o *observer) noData(analysis.Report) (rollout.Finding, string) {
 	case o.p.Failed > 0:
 		return rollout.FoundNoData, fmt.Sprintf("no answer from the metrics source and no canary request for %s: %s", timeout, o.lastFault)
 	}
-	return rollout.FoundNoData, fmt.Sprintf("the canary has a weight of %s and no request for %s", o.request.Route.Weight, timeout)
+	return rollout.FoundNoData, fmt.Sprintf("the canary has %s and no request for %s", o.request.Route.Share(), timeout)
 }
 
 // changed looks for the beginning or end of a trouble that the rollout knows, or does not know, of. The end may wait a little.

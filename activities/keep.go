@@ -77,9 +77,11 @@ func difference(seen traffic.Observed, route rollout.Route) string {
 		return ""
 	case seen.Weight != route.Weight:
 		return fmt.Sprintf("weight %s instead of %s", seen.Weight, route.Weight)
+	case seen.Mirror != route.Mirror && !seen.LeaseExpired:
+		return fmt.Sprintf("mirror %s instead of %s", seen.Mirror, route.Mirror)
 	case seen.Stable != "" && seen.Stable != route.Stable:
 		return fmt.Sprintf("stable version %s instead of %s", seen.Stable, route.Stable)
-	case route.Weight > 0 && seen.Canary != route.Canary:
+	case route.Exposed() && seen.Canary != route.Canary:
 		return fmt.Sprintf("canary %q instead of %s", seen.Canary, route.Canary)
 	}
 	return ""

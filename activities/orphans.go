@@ -79,10 +79,10 @@ func back(kind, target string, seen traffic.Observed) rollout.Route {
 	}
 }
 
-// over reports whether a canary has weight and its rollout is over.
+// over reports whether a canary gets requests and its rollout is over.
 func (a *Activities) over(ctx context.Context, seen traffic.Observed) (bool, error) {
 	workflowID, firstRun, ours := splitOwner(seen.Owner)
-	if seen.Weight <= 0 || !ours {
+	if !seen.Exposed() || !ours {
 		return false, nil
 	}
 	open, err := a.open(ctx, workflowID, firstRun)

@@ -123,7 +123,8 @@ func (p *progress) begin(request rollout.ObserveRequest, now time.Time) {
 	if p.Slice == nil {
 		p.Slice = &slice{Started: now, SourceDown: request.SourceDown, PlaneDown: request.PlaneDown}
 	}
-	if w := request.Route.Weight; p.Change == nil && p.Weight != w || p.Change != nil && p.Change.To != w {
+	// A canary that gets copies is as cold as one that gets users.
+	if w := request.Route.Weight; p.Change == nil && (p.Weight != w || request.Route.Mirror > 0) || p.Change != nil && p.Change.To != w {
 		p.Change = &change{To: w, At: now}
 		p.Kept = now // it was set just now
 	}

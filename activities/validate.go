@@ -100,6 +100,9 @@ func (a *Activities) validateRoute(ctx context.Context, spec rollout.Spec) error
 	if seen.Stable != "" && seen.Stable != spec.Stable {
 		return invalid("the stable version of %s is %s on the data plane, the rollout says %s", spec.Agent, seen.Stable, spec.Stable)
 	}
+	if i := slices.IndexFunc(spec.Stages, func(s rollout.Stage) bool { return s.Mirror > 0 }); i >= 0 && seen.SideEffects {
+		return invalid("stage %s mirrors traffic, but the requests of %s have side effects, which copies would double", spec.Stages[i].Name, spec.Agent)
+	}
 	return a.validateOwner(ctx, seen)
 }
 
@@ -107,6 +110,9 @@ func validateWeights(spec rollout.Spec, can traffic.Capabilities) error {
 	for _, stage := range spec.Stages {
 		if can.Step > 0 && stage.Weight%can.Step != 0 {
 			return invalid("stage %s has weight %s, but %s can only set multiples of %s", stage.Name, stage.Weight, spec.Traffic.Driver, can.Step)
+		}
+		if stage.Mirror > 0 && !can.Mirror {
+			return invalid("stage %s mirrors traffic, which %s can't", stage.Name, spec.Traffic.Driver)
 		}
 	}
 	return nil
@@ -120,7 +126,7 @@ func (a *Activities) validateOwner(ctx context.Context, seen traffic.Observed) e
 	}
 	workflowID, firstRun, ours := splitOwner(seen.Owner)
 	if !ours {
-		if seen.Weight > 0 && !seen.LeaseExpired {
+		if seen.Exposed() && !seen.LeaseExpired {
 			return invalid("%s has a canary already: %s at %s, held by %s", seen.Agent, seen.Canary, seen.Weight, seen.Owner)
 		}
 		return nil

@@ -51,7 +51,7 @@ func agentOptions(g config.Gateway) map[string]router.AgentOptions {
 		}
 		agents[name] = router.AgentOptions{Stable: a.Stable, Versions: versions, Limits: upstream.Limits{
 			Concurrency: a.Limits.Concurrency, Queue: a.Limits.Queue, Wait: a.Limits.QueueTimeout,
-		}, Hash: a.Hash}
+		}, Hash: a.Hash, SideEffects: a.SideEffects}
 	}
 	return agents
 }

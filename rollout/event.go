@@ -84,6 +84,7 @@ type Route struct {
 	Stable     string     `json:"stable"`
 	Canary     string     `json:"canary,omitempty"` // empty after a promotion
 	Weight     Weight     `json:"weight"`
+	Mirror     Weight     `json:"mirror,omitempty"` // of stable's requests, copied to the canary; only with weight 0
 	Owner      string     `json:"owner"`
 	Revision   int64      `json:"revision"`
 	Lease      Duration   `json:"lease"`
@@ -91,6 +92,12 @@ type Route struct {
 	Rollback   bool       `json:"rollback,omitempty"` // traffic is being taken back from Canary
 	Promoted   bool       `json:"promoted,omitempty"` // Stable was the canary, and stays
 }
+
+// Share is what the canary gets in words: "5%", or "mirror 10%".
+func (r Route) Share() string { return share(r.Weight, r.Mirror) }
+
+// Exposed reports whether requests reach the canary, for users to see or as copies.
+func (r Route) Exposed() bool { return r.Weight > 0 || r.Mirror > 0 }
 
 // ObserveRequest is the input of Observe: one slice of watching.
 type ObserveRequest struct {

@@ -171,13 +171,27 @@ const (
 type Stage struct {
 	Name         string   `json:"name"`
 	Weight       Weight   `json:"weight"`
-	Duration     Duration `json:"duration"` // least time observed, without pauses and gaps
+	Mirror       Weight   `json:"mirror,omitempty"` // with weight 0: the share of stable's requests that are copied to the canary
+	Duration     Duration `json:"duration"`         // least time observed, without pauses and gaps
 	MinRequests  int64    `json:"min_requests,omitempty"`
 	AutoRollback bool     `json:"auto_rollback"` // false: a violation pauses for a human, except a safety violation
 	Approval     Approval `json:"approval,omitempty"`
 	MaxHold      Duration `json:"max_hold"` // how long it may overstay its duration, undecided
 	OnHold       Policy   `json:"on_hold,omitempty"`
 	Checks       []string `json:"checks,omitempty"`
+}
+
+// Share is what the canary gets in words: "5%", or "mirror 10%".
+func (s Stage) Share() string { return share(s.Weight, s.Mirror) }
+
+// Exposure is the share of requests that reach the canary, for users to see or as copies.
+func (s Stage) Exposure() Weight { return max(s.Weight, s.Mirror) }
+
+func share(weight, mirror Weight) string {
+	if weight == 0 && mirror > 0 {
+		return "mirror " + mirror.String()
+	}
+	return weight.String()
 }
 
 // Notify says who is told.

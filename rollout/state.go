@@ -47,10 +47,11 @@ type State struct {
 	Spec    Spec      `json:"spec"`
 	Owner   string    `json:"owner"` // workflowID/firstRunID: who may move this agent's traffic
 	Phase   Phase     `json:"phase"`
-	Stage   int       `json:"stage"`  // index into Spec.Stages
-	Weight  Weight    `json:"weight"` // last weight that the data plane confirmed
-	Valid   bool      `json:"valid"`  // Validate found nothing wrong
-	Moved   bool      `json:"moved"`  // a weight above 0 was asked for at least once
+	Stage   int       `json:"stage"`            // index into Spec.Stages
+	Weight  Weight    `json:"weight"`           // last weight that the data plane confirmed
+	Mirror  Weight    `json:"mirror,omitempty"` // last mirror that it confirmed
+	Valid   bool      `json:"valid"`            // Validate found nothing wrong
+	Moved   bool      `json:"moved"`            // a weight above 0 was asked for at least once
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 
@@ -237,6 +238,7 @@ type Status struct {
 	StageIndex  int        `json:"stage_index"`
 	Stages      int        `json:"stages"`
 	Weight      Weight     `json:"weight"`
+	Mirror      Weight     `json:"mirror,omitempty"`
 	Started     time.Time  `json:"started"`
 	Ended       time.Time  `json:"ended,omitzero"`
 	Observed    Duration   `json:"observed"`

@@ -7,7 +7,7 @@ func (s State) Status() Status {
 	stage := s.StageNow()
 	out := Status{
 		Agent: s.Spec.Agent, Stable: s.Spec.Stable, Canary: s.Spec.Canary, Phase: s.Phase, Paused: s.Pause,
-		Stage: stage.Name, StageIndex: s.Stage, Stages: len(s.Spec.Stages), Weight: s.Weight,
+		Stage: stage.Name, StageIndex: s.Stage, Stages: len(s.Spec.Stages), Weight: s.Weight, Mirror: s.Mirror,
 		Started: s.Started, Ended: s.Ended, Observed: s.Observed, Duration: stage.Duration, Hold: s.HoldSince,
 		Requests: s.Requests, MinRequests: stage.MinRequests, Verdict: s.Verdict, Evidence: slices.Clone(s.Evidence),
 		Frozen: s.Frozen, SourceDown: s.SourceDown, Mismatch: s.Mismatch, PlaneDown: s.PlaneDown, Violation: s.Violation,

@@ -103,10 +103,10 @@ func (m *machine) done(e TaskDone) {
 		}
 		m.observed(*e.Observed)
 	case TaskFinalize:
-		m.Weight = FullWeight
+		m.Weight, m.Mirror = FullWeight, 0
 		m.end(Promoted, fmt.Sprintf("%s passed every stage and is the stable version now", m.Spec.Canary), Info)
 	case TaskRestore:
-		m.Weight = 0
+		m.Weight, m.Mirror = 0, 0
 		m.end(m.Outcome, m.Reason, Warn)
 	}
 }
@@ -116,7 +116,7 @@ func (m *machine) failed(e TaskFailed) {
 	case TaskValidate:
 		m.end(Rejected, e.Reason, Warn)
 	case TaskSetWeight:
-		m.takeBack(RolledBack, Aviary, fmt.Sprintf("the weight could not be set to %s: %s", m.StageNow().Weight, e.Reason), nil)
+		m.takeBack(RolledBack, Aviary, fmt.Sprintf("the weight could not be set to %s: %s", m.StageNow().Share(), e.Reason), nil)
 	case TaskObserve:
 		m.takeBack(RolledBack, Aviary, "watching the canary ended: "+e.Reason, nil)
 	case TaskFinalize:
@@ -129,7 +129,7 @@ func (m *machine) failed(e TaskFailed) {
 func (m *machine) restoreFailed(e TaskFailed) {
 	switch {
 	case e.Type == ErrOwnershipLost:
-		m.Weight = 0
+		m.Weight, m.Mirror = 0, 0
 		m.end(m.Outcome, fmt.Sprintf("%s; nothing was left to restore: %s", m.Reason, e.Reason), Warn)
 	case !m.Moved && e.Type == ErrInvalidRollout:
 		m.end(m.Outcome, m.Reason, Warn)
@@ -167,7 +167,7 @@ func (m *machine) tick() {
 		m.Task = Task{}
 		m.end(Rejected, "the rollout could not be validated within "+Duration(ValidateLimit).String(), Warn)
 	case m.Task.Kind == TaskSetWeight:
-		m.takeBack(RolledBack, Aviary, fmt.Sprintf("the weight could not be set to %s within %s", m.StageNow().Weight, Duration(ShiftLimit)), nil)
+		m.takeBack(RolledBack, Aviary, fmt.Sprintf("the weight could not be set to %s within %s", m.StageNow().Share(), Duration(ShiftLimit)), nil)
 	case !m.Task.None():
 		m.decide(DecideOverdue, Aviary, fmt.Sprintf("%s did not report in time and is started anew", m.Task.Kind), nil, Warn)
 		m.proceed()

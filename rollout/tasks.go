@@ -30,26 +30,26 @@ func (m *machine) shift() {
 	m.Requests, m.Verdict, m.Evidence, m.Violation = Requests{}, "", nil, ""
 	m.Mismatch = "" // of the weight before
 	m.setWeight()
-	m.decide(DecideShift, Aviary, fmt.Sprintf("from %s to %s", m.Weight, m.StageNow().Weight), nil, "")
+	m.decide(DecideShift, Aviary, fmt.Sprintf("from %s to %s", share(m.Weight, m.Mirror), m.StageNow().Share()), nil, "")
 }
 
 func (m *machine) setWeight() {
 	m.Moved = true
-	r := m.route(m.StageNow().Weight)
-	m.run(Run{Task: Task{Kind: TaskSetWeight}, Route: &r, Summary: m.summary("set " + m.StageNow().Weight.String())}, ShiftLimit)
+	r := m.route(m.StageNow().Weight, m.StageNow().Mirror)
+	m.run(Run{Task: Task{Kind: TaskSetWeight}, Route: &r, Summary: m.summary("set " + m.StageNow().Share())}, ShiftLimit)
 }
 
 // shifted: the data plane confirmed the stage's weight.
 func (m *machine) shifted() {
 	stage := m.StageNow()
-	m.Weight, m.StageStarted = stage.Weight, m.now
+	m.Weight, m.Mirror, m.StageStarted = stage.Weight, stage.Mirror, m.now
 	if m.Pause == nil && stage.passesAtOnce() {
 		m.advance(Aviary, "the stage asks nothing")
 		return
 	}
 	m.Phase = Observing
 	m.observe()
-	m.decide(DecideShift, Aviary, fmt.Sprintf("the canary has %s for at least %s", stage.Weight, stage.Duration), nil, Info)
+	m.decide(DecideShift, Aviary, fmt.Sprintf("the canary has %s for at least %s", stage.Share(), stage.Duration), nil, Info)
 }
 
 // passesAtOnce reports whether the stage asks nothing at all, as the last one of weight 1.0 usually does.
@@ -73,25 +73,25 @@ func (m *machine) observe() {
 	m.run(Run{
 		Task: Task{Kind: TaskObserve, Paused: m.Pause != nil},
 		Observe: &ObserveRequest{
-			Spec: m.Spec, Stage: m.Stage, Route: m.route(m.Weight), Cursor: m.Cursor,
+			Spec: m.Spec, Stage: m.Stage, Route: m.route(m.Weight, m.Mirror), Cursor: m.Cursor,
 			Slice: Duration(slice), Gate: gate, Remaining: remaining, Requests: m.Requests,
 			Frozen: m.Frozen, SourceDown: m.SourceDown, PlaneDown: m.PlaneDown, Mismatch: m.Mismatch,
 			Tolerate: m.Violation != "", Drifted: m.Drift != "",
 		},
-		Summary: m.summary("observe " + m.Weight.String()),
+		Summary: m.summary("observe " + share(m.Weight, m.Mirror)),
 	}, slice+SliceGrace)
 }
 
 func (m *machine) holdDeadline() time.Time { return m.HoldSince.Add(m.StageNow().MaxHold.Std()) }
 
 func (m *machine) finalize() {
-	r := m.route(0)
+	r := m.route(0, 0)
 	r.Stable, r.Canary, r.Promoted, r.Lease = m.Spec.Canary, "", true, 0
 	m.run(Run{Task: Task{Kind: TaskFinalize}, Route: &r, Summary: "promote " + m.Spec.Canary}, FinalizeLimit)
 }
 
 func (m *machine) restore() {
-	r := m.route(0)
+	r := m.route(0, 0)
 	r.Rollback = true
 	limit := ParkAfter
 	if m.Phase == RestoreBlocked {
@@ -100,10 +100,10 @@ func (m *machine) restore() {
 	m.run(Run{Task: Task{Kind: TaskRestore}, Route: &r, Summary: "restore " + m.Spec.Stable}, limit)
 }
 
-func (m *machine) route(w Weight) Route {
+func (m *machine) route(w, mirror Weight) Route {
 	return Route{
 		Driver: m.Spec.Traffic.Driver, Target: m.Spec.Traffic.Target, Agent: m.Spec.Agent, Stable: m.Spec.Stable, Canary: m.Spec.Canary,
-		Weight: w, Owner: m.Owner, Revision: m.Revision, Lease: m.Spec.Traffic.Lease, OnRollback: m.Spec.Traffic.OnRollback,
+		Weight: w, Mirror: mirror, Owner: m.Owner, Revision: m.Revision, Lease: m.Spec.Traffic.Lease, OnRollback: m.Spec.Traffic.OnRollback,
 	}
 }
 

@@ -62,7 +62,12 @@ func (d *Decision) Upstreams() *upstream.Set { return d.version.upstreams }
 func (d *Decision) Stats() *Stats { return d.version.stats }
 
 // Streams are the live requests to the version that was chosen.
-func (d *Decision) Streams() *Streams { return d.version.streams }
+func (d *Decision) Streams() *Streams {
+	if d.Reason == ByMirror {
+		return d.version.copies
+	}
+	return d.version.streams
+}
 
 // AppendPin appends the token that keeps the conversation of d where it is to dst. Only for a Decision with NewPin.
 func (r *Router) AppendPin(dst []byte, d *Decision) []byte {

@@ -45,6 +45,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	stats := slices.Collect(maps.Values(c.r.stats))
 	var live []prometheus.Metric
 	for _, s := range c.r.agents {
+		for why, label := range mirrorLabels {
+			live = append(live, prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(s.drops[why].Load()), s.name, label))
+		}
 		for _, v := range s.versions {
 			live = append(live, gauge(liveDesc, float64(v.streams.Live()), s.name, v.name),
 				gauge(queuedDesc, float64(v.upstreams.Queued()), s.name, v.name),
@@ -67,6 +70,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		if o.LeaseExpired {
 			expired = 1
 		}
+		ch <- gauge(mirrorDesc, float64(o.Mirror)/Buckets, o.Agent)
 		ch <- gauge(leaseDesc, expired, o.Agent)
 	}
 }
@@ -77,11 +81,11 @@ func (v *Version) upstreamMetrics(agent string) []prometheus.Metric {
 	out := []prometheus.Metric{
 		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(full), agent, v.name, "queue_full"),
 		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(late), agent, v.name, "queue_timeout"),
+		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(v.upstreams.Unreached()), agent, v.name, "unreachable"),
 	}
 	for _, s := range v.upstreams.Status() {
 		healthy := 0.0
 		if s.Healthy {
-		prometheus.MustNewConstMetric(awayDesc, prometheus.CounterValue, float64(v.upstreams.Unreached()), agent, v.name, "unreachable"),
 			healthy = 1
 		}
 		out = append(out, gauge(healthyDesc, healthy, agent, v.name, s.URL))

@@ -72,6 +72,9 @@ func (r *Router) mayConfigure(name string, o AgentOptions) (errs []error) {
 	if live && s.configured != o.Stable {
 		errs = append(errs, fmt.Errorf("stable of agent %s can't become %s: rollout %s is live", name, o.Stable, s.route.Owner))
 	}
+	if live && s.route.Mirror > 0 && o.SideEffects {
+		errs = append(errs, fmt.Errorf("side_effects of agent %s: rollout %s mirrors its requests just now", name, s.route.Owner))
+	}
 	for version, v := range s.versions {
 		spec, stays := o.Versions[version]
 		stays = stays || !v.fixed
@@ -117,7 +120,7 @@ func (r *Router) configure(name string, o AgentOptions) error {
 		r.log.Warn("stable version by the settings, which changed", "agent", name, "stable", o.Stable, "before", s.stable)
 		s.stable, s.configured = o.Stable, o.Stable
 	}
-	s.versions, s.flagd, s.limits = versions, flagd, o.Limits
+	s.versions, s.flagd, s.limits, s.sideEffects = versions, flagd, o.Limits, o.SideEffects
 	return nil
 }
 

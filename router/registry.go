@@ -164,6 +164,7 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 	}
 	s := r.newAgent(name)
 	s.stable, s.configured, s.flagd, s.limits = o.Stable, o.Stable, flagd, o.Limits
+	s.sideEffects = o.SideEffects
 	for _, version := range slices.Sorted(maps.Keys(o.Versions)) {
 		v, err := r.configured(name, version, o.Versions[version], o.Limits, nil)
 		if err != nil {
@@ -179,17 +180,17 @@ func (r *Router) addConfigured(name string, o AgentOptions) error {
 }
 
 func (r *Router) newAgent(name string) *agentState {
-	return &agentState{name: name, born: r.clock.Mono(), versions: map[string]*Version{}, recall: newRecall(max((r.memory+1)/2, r.sticky)), sticky: r.sticky > 0, seen: newIDSet(r.memory)}
+	return &agentState{name: name, drops: new(mirrorDrops), born: r.clock.Mono(), versions: map[string]*Version{}, recall: newRecall(max((r.memory+1)/2, r.sticky)), sticky: r.sticky > 0, seen: newIDSet(r.memory)}
 }
 
 // newVersion takes over what goes on at the old one of that name, if there is one.
 func (r *Router) newVersion(agent, version string, urls []*url.URL, o api.Version, limits upstream.Limits, old *Version) *Version {
 	v := &Version{
 		name: version, spec: specOf(urls, o),
-		stats: r.statsOf(agent, version), streams: new(Streams), identity: new(identity),
+		stats: r.statsOf(agent, version), streams: new(Streams), copies: new(Streams), identity: new(identity),
 	}
 	if old != nil {
-		v.streams, v.identity, v.upstreams = old.streams, old.identity, old.upstreams
+		v.streams, v.copies, v.identity, v.upstreams = old.streams, old.copies, old.identity, old.upstreams
 		v.upstreams.Update(urls, limits)
 	} else {
 		v.upstreams = upstream.New(urls, limits)

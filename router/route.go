@@ -21,16 +21,18 @@ const maxLease = 366 * 24 * 3600 * 1000
 
 // agentState is what the router knows about an agent, guarded by Router.mu.
 type agentState struct {
-	name       string
-	born       time.Duration // by Clock.Mono
-	stable     string
-	configured string          // stable by the settings; empty: the agent is not there
-	flagd      bool            // HashFlagd
-	limits     upstream.Limits // of each version
-	versions   map[string]*Version
-	recall     *recall
-	sticky     bool // Options.StickyMemory
-	seen       *idSet
+	name        string
+	born        time.Duration // by Clock.Mono
+	stable      string
+	configured  string          // stable by the settings; empty: the agent is not there
+	flagd       bool            // HashFlagd
+	limits      upstream.Limits // of each version
+	sideEffects bool
+	drops       *mirrorDrops
+	versions    map[string]*Version
+	recall      *recall
+	sticky      bool // Options.StickyMemory
+	seen        *idSet
 
 	route      api.Route // the last one accepted; without Owner: none
 	cold       bool      // route is from before a restart: its fence and pins hold, its weight waits for a renewal
@@ -55,11 +57,21 @@ func (s *agentState) weight() int {
 func (s *agentState) leaseHolds(now time.Duration) bool { return !s.leased || now < s.leaseUntil }
 
 // live reports whether the owner still holds the agent against others.
-func (s *agentState) live(now time.Duration) bool { return s.route.Weight > 0 && s.leaseHolds(now) }
+func (s *agentState) live(now time.Duration) bool {
+	return (s.route.Weight > 0 || s.route.Mirror > 0) && s.leaseHolds(now)
+}
+
+// mirror is the share of stable's requests to copy, as set in this process.
+func (s *agentState) mirror() int {
+	if s.cold {
+		return 0
+	}
+	return s.route.Mirror
+}
 
 func (s *agentState) table(drain time.Duration) *agentTable {
 	return &agentTable{
-		name: s.name, stable: s.stable, canary: s.route.Canary, weight: s.weight(), salt: xxhash.Sum64String(s.route.Owner),
+		name: s.name, stable: s.stable, canary: s.route.Canary, weight: s.weight(), mirror: s.mirror(), drops: s.drops, salt: xxhash.Sum64String(s.route.Owner),
 		flagd: s.flagd, owner: s.route.Owner,
 		epochs: s.epochs, unheardUntil: s.unheardUntil(), policy: Policy(s.route.OnRollback), rollback: s.route.Rollback,
 		leased: s.leased, leaseUntil: s.leaseUntil, drain: drain, drainUntil: s.drainUntil, versions: s.versions,
@@ -104,6 +116,7 @@ func (r *Router) SetRoute(agent string, route api.Route) (api.Observed, error) {
 	// After publish: a request decided before it is ended, and one decided after it no longer goes to the canary.
 	for name, v := range s.versions {
 		v.streams.setKilled(route.Rollback && route.OnRollback == api.Kill && name == route.Canary)
+		v.copies.setKilled(route.Mirror == 0 || name != route.Canary)
 	}
 	if joined {
 		r.unsaved = true
@@ -186,6 +199,10 @@ func checkShape(route api.Route) error {
 		return invalid("owner %q: want valid UTF-8", route.Owner)
 	case route.Revision < 0:
 		return invalid("revision %d: want 0 or more", route.Revision)
+	case route.Mirror < 0 || route.Mirror > api.FullWeight:
+		return invalid("mirror %d: want basis points from 0 to %d", route.Mirror, api.FullWeight)
+	case route.Mirror > 0 && (route.Weight > 0 || route.Canary == "" || route.Rollback || route.Promoted):
+		return invalid("mirror %d: want a canary of weight 0, and neither rollback nor promoted", route.Mirror)
 	case route.LeaseMillis < 0 || route.LeaseMillis > maxLease:
 		return invalid("lease_ms %d: want 0 (never runs out) to %d", route.LeaseMillis, maxLease)
 	case route.Epoch > maxEpoch:
@@ -213,6 +230,10 @@ func (s *agentState) checkVersions(route api.Route) error {
 		if s.versions[v] == nil && v != "" && (v == route.Stable || !route.Rollback) {
 			return s.unknownVersion(v)
 		}
+	}
+	if route.Mirror > 0 && s.sideEffects {
+		return &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf(
+			"mirror %d: the requests of agent %s have side effects, which copies would double", route.Mirror, s.name)}
 	}
 	if route.Stable != s.stable && !route.Promoted && route.Owner != s.route.Owner {
 		return &Refusal{Code: api.CodeInvalid, Message: fmt.Sprintf(
@@ -246,7 +267,7 @@ func (r *Router) AllObserved() []api.Observed {
 
 func (s *agentState) observed(now time.Duration) api.Observed {
 	o := api.Observed{
-		Agent: s.name, Stable: s.stable, Canary: s.route.Canary, Weight: s.weight(), Owner: s.route.Owner, Revision: s.route.Revision,
+		SideEffects: s.sideEffects, Agent: s.name, Stable: s.stable, Canary: s.route.Canary, Weight: s.weight(), Owner: s.route.Owner, Revision: s.route.Revision,
 		OnRollback: s.route.OnRollback, Rollback: s.route.Rollback, Versions: slices.Sorted(maps.Keys(s.versions)),
 		Epoch: s.epochs.now,
 	}
@@ -259,9 +280,9 @@ func (s *agentState) observed(now time.Duration) api.Observed {
 		}
 	}
 	if s.leaseHolds(now) {
-		o.EffectiveWeight = o.Weight
+		o.EffectiveWeight, o.Mirror = o.Weight, s.mirror()
 	} else {
-		o.LeaseExpired = o.Weight > 0
+		o.LeaseExpired = o.Weight > 0 || s.mirror() > 0
 	}
 	if s.leased && !s.cold {
 		// Rounded up: a lease that holds never reads as 0.

@@ -46,7 +46,9 @@ type AgentOptions struct {
 	Stable   string // one of Versions
 	Versions map[string]api.Version
 	Limits   upstream.Limits // of each version
-	Hash     string          // HashAviary or HashFlagd: how keys are divided; empty: HashAviary
+	// SideEffects says that the agent's requests do things that must not happen twice: it is never mirrored.
+	SideEffects bool
+	Hash        string // HashAviary or HashFlagd: how keys are divided; empty: HashAviary
 }
 
 // Router holds the routes of agents. It is safe for concurrent use; New makes one.
@@ -146,8 +148,14 @@ func (r *Router) Tick() {
 	defer r.mu.Unlock()
 	now := r.clock.Mono()
 	for _, s := range r.agents {
-		if s.route.OnRollback == api.Kill && s.weight() > 0 && !s.leaseHolds(now) {
+		if s.leaseHolds(now) {
+			continue
+		}
+		if s.route.OnRollback == api.Kill && s.weight() > 0 {
 			s.versions[s.route.Canary].streams.setKilled(true)
+		}
+		if s.mirror() > 0 {
+			s.versions[s.route.Canary].copies.setKilled(true)
 		}
 	}
 	if len(r.retired) > 0 {

@@ -15,7 +15,9 @@ type table struct {
 // agentTable is the route of one agent, ready for Decide.
 type agentTable struct {
 	name, stable, canary string
-	weight               int    // of the canary in basis points
+	weight               int // of the canary in basis points
+	mirror               int // of stable's requests in basis points
+	drops                *mirrorDrops
 	salt                 uint64 // xxh64 of the owner
 	flagd                bool   // divided by FlagdBucket, with the owner as salt
 	owner                string
@@ -46,6 +48,7 @@ type Version struct {
 	upstreams *upstream.Set
 	stats     *Stats
 	streams   *Streams
+	copies    *Streams // by mirror
 	identity  *identity
 }
 

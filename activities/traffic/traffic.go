@@ -28,6 +28,7 @@ type Capabilities struct {
 	Sticky   string         // what a choice sticks to: conversation, user, request
 	Lease    bool           // the data plane itself takes traffic back when the lease runs out
 	Override bool           // testers can force the canary
+	Mirror   bool           // stable's requests can be copied to the canary
 }
 
 // Observed is the state of one agent on the data plane.
@@ -35,8 +36,10 @@ type Observed struct {
 	Agent        string         `json:"agent"`
 	Stable       string         `json:"stable"`
 	Canary       string         `json:"canary,omitempty"`
-	Weight       rollout.Weight `json:"weight"`    // as set; the highest of all replicas
-	Effective    rollout.Weight `json:"effective"` // as in force: 0 once the lease has run out; the highest of all replicas
+	Weight       rollout.Weight `json:"weight"`                 // as set; the highest of all replicas
+	Effective    rollout.Weight `json:"effective"`              // as in force: 0 once the lease has run out; the highest of all replicas
+	Mirror       rollout.Weight `json:"mirror,omitempty"`       // in force, of stable's requests; the highest of all replicas
+	SideEffects  bool           `json:"side_effects,omitempty"` // the agent's requests must not be mirrored
 	Owner        string         `json:"owner,omitempty"`
 	Revision     int64          `json:"revision"`
 	LeaseExpired bool           `json:"lease_expired,omitempty"`
@@ -44,6 +47,9 @@ type Observed struct {
 	Changed      []string       `json:"changed,omitempty"`  // stable or canary, if it became another under its name since the owner came
 	Lagging      []string       `json:"lagging,omitempty"`  // replicas that differ from the rest
 }
+
+// Exposed reports whether requests reach the canary, for users to see or as copies.
+func (o Observed) Exposed() bool { return o.Weight > 0 || o.Mirror > 0 }
 
 // OwnershipLost is the answer to an older revision, or to a route that another live owner holds. It is final.
 type OwnershipLost struct {

@@ -75,6 +75,7 @@ type Observed struct {
 	Versions             []string `json:"versions"`           // sorted
 	Mirror               int      `json:"mirror,omitempty"`   // in force, in basis points of stable's requests
 	Epoch                uint64   `json:"epoch"`              // of the pins: it grows when all of them are voided
+	SideEffects          bool     `json:"side_effects,omitempty"` // the agent is never mirrored
 	Changed              []string `json:"changed,omitempty"`  // stable or canary, if its fingerprint has changed since the owner came
 }
 

@@ -184,9 +184,15 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	reading.done(err)
 	x.received.Add(int64(n))
+	if x.copy != nil {
+		x.copy.take(x, p[:n])
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
+		if x.copy != nil {
+			x.copy.send(x)
+		}
 		reading.rest()
 		b.over.Store(true)
 		for name := range b.trailer {

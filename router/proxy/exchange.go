@@ -31,6 +31,7 @@ type exchange struct {
 	received    atomic.Int64 // bytes of the request's body
 
 	way      agentWay
+	copy     *capture           // nil: it is not copied
 	instance *upstream.Instance // that is asked; nil: none yet
 	cancel   context.CancelFunc // of the request to the agent
 
@@ -118,6 +119,9 @@ func (x *exchange) ask(i *upstream.Instance) {
 
 // end counts an exchange that nobody has counted: an upgraded connection that is over, or a client that took no more.
 func (x *exchange) end() {
+	if x.copy != nil {
+		x.copy.drop(x, router.MirrorBroken) // unless it is sent
+	}
 	if x.instance != nil {
 		x.instance.End()
 	}

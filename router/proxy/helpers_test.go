@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
 )
@@ -175,4 +177,26 @@ func limited(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// metric is the value of the series with the label, as Prometheus reads it.
+func (w *world) metric(name, label, value string) float64 {
+	w.t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(w.router.Collector())
+	families, err := registry.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == name && l.GetName() == label && l.GetValue() == value {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	w.t.Fatalf("no metric %s{%s=%q}", name, label, value)
+	return 0
 }

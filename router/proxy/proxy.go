@@ -60,6 +60,10 @@ type Proxy struct {
 	reverse  *httputil.ReverseProxy
 	log      *slog.Logger
 	live     atomic.Int64
+
+	copies chan struct{}   // one for each under way
+	base   context.Context // of copies
+	cut    context.CancelFunc
 }
 
 // New is a proxy for the agents of r. Errors name the match at fault.
@@ -68,9 +72,10 @@ func New(r *router.Router, o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), log: o.Logger}
+	p := &Proxy{router: r, options: o, names: o.Names.withDefaults(), log: o.Logger, copies: make(chan struct{}, maxCopies)}
+	p.base, p.cut = context.WithCancel(context.Background())
 	n := p.names
-	p.reserved = newReserved(n.Override, n.OverrideToken, n.Pin, n.MigratedFrom, n.Version, n.RequestID)
+	p.reserved = newReserved(n.Override, n.OverrideToken, n.Pin, n.MigratedFrom, n.Version, n.RequestID, headerMirror)
 	p.matches.Store(&matches)
 	p.ways.Store(newWays(o, o.Timeouts, nil))
 	if p.log == nil {
@@ -103,8 +108,11 @@ func (p *Proxy) Prepare(agents map[string]Match, timeouts map[string]Timeouts) (
 	}, nil
 }
 
-// Close drops the idle connections to agents.
-func (p *Proxy) Close() { p.ways.Load().close(nil) }
+// Close ends copies under way and drops the idle connections to agents.
+func (p *Proxy) Close() {
+	p.cut()
+	p.ways.Load().close(nil)
+}
 
 // Live is how many requests are under way, upgraded connections included.
 func (p *Proxy) Live() int { return int(p.live.Load()) }
@@ -163,12 +171,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // forward runs the exchange to its end. However it ends, it is counted once.
 func (p *Proxy) forward(req *http.Request, x *exchange) {
-	p.live.Add(1)
-	defer p.live.Add(-1)
+	copied := x.decision.Reason == router.ByMirror
+	if !copied {
+		p.live.Add(1)
+		defer p.live.Add(-1)
+	}
 	ctx, cancel := context.WithCancel(req.Context())
 	defer cancel()
 	if x.counted() {
-		p.router.Served(&x.decision, x.key)
+		if !copied {
+			p.router.Served(&x.decision, x.key)
+			x.copy = p.capture(x)
+		}
 		defer x.decision.Streams().Add(func() {
 			x.killed.Store(true)
 			cancel()
@@ -189,6 +203,8 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 		_ = x.client.control.EnableFullDuplex()
 		x.client.body = &requestBody{ReadCloser: req.Body, exchange: x}
 		req.Body = x.client.body
+	} else if x.copy != nil {
+		x.copy.send(x)
 	}
 	p.reverse.ServeHTTP(&x.client, req)
 }
@@ -210,8 +226,11 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	p.reserved.drop(pr.Out.Trailer)
 	p.markRequest(h, x)
 	p.plainly(pr, x)
-	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version} {
+	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version, headerMirror} {
 		h.Del(name)
+	}
+	if x.decision.Reason == router.ByMirror {
+		h[headerMirror] = []string{"1"}
 	}
 	if x.decision.MigratedFrom != "" {
 		h.Set(p.names.MigratedFrom, x.decision.MigratedFrom)

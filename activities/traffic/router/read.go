@@ -113,6 +113,7 @@ func merge(all []replica, answers []*api.Observed) traffic.Observed {
 				out.Changed = append(out.Changed, version)
 			}
 		}
+		out.Mirror, out.SideEffects = max(out.Mirror, rollout.Weight(o.Mirror)), out.SideEffects || o.SideEffects
 		out.Weight = max(out.Weight, rollout.Weight(o.Weight))
 		out.Effective = max(out.Effective, rollout.Weight(o.EffectiveWeight))
 		out.Versions = slices.DeleteFunc(out.Versions, func(v string) bool { return !slices.Contains(o.Versions, v) })
@@ -132,6 +133,6 @@ func ahead(a, b *api.Observed) bool {
 }
 
 func same(a, b *api.Observed) bool {
-	return a.Stable == b.Stable && a.Canary == b.Canary && a.Weight == b.Weight && a.EffectiveWeight == b.EffectiveWeight &&
+	return a.Stable == b.Stable && a.Canary == b.Canary && a.Weight == b.Weight && a.EffectiveWeight == b.EffectiveWeight && a.Mirror == b.Mirror &&
 		a.Owner == b.Owner && a.Revision == b.Revision
 }

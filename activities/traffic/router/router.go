@@ -57,9 +57,9 @@ func Open(s replicas.Settings) (*Driver, error) {
 	return &Driver{set: set, epochs: map[string]uint64{}}, nil
 }
 
-// Capabilities of the built-in router: every basis point, sticky by conversation, with lease and override.
+// Capabilities of the built-in router: every basis point, sticky by conversation, with lease, override and mirror.
 func (d *Driver) Capabilities() traffic.Capabilities {
-	return traffic.Capabilities{Step: 1, Sticky: "conversation", Lease: true, Override: true}
+	return traffic.Capabilities{Step: 1, Sticky: "conversation", Lease: true, Override: true, Mirror: true}
 }
 
 // Apply sends route to every replica at once and reads it back from each. A replica that can't be reached does not keep it from
@@ -118,6 +118,8 @@ func check(route rollout.Route) error {
 		return reject("canary %q: want %s, or none", route.Canary, rollout.NamePattern)
 	case route.Weight < 0 || route.Weight > rollout.FullWeight:
 		return reject("weight %d: want basis points from 0 to %d", int(route.Weight), int(rollout.FullWeight))
+	case route.Mirror < 0 || route.Mirror > rollout.FullWeight || route.Mirror > 0 && (route.Weight > 0 || route.Canary == ""):
+		return reject("mirror %d: want basis points from 0 to %d, and above 0 only with a canary of weight 0", int(route.Mirror), int(rollout.FullWeight))
 	case route.Lease < 0:
 		return reject("lease %s: want 0 or more", route.Lease)
 	}
@@ -127,7 +129,7 @@ func check(route rollout.Route) error {
 // wire is the route as the admin API takes it. A lease is rounded up: 0 would be for ever.
 func wire(r rollout.Route) api.Route {
 	return api.Route{
-		Stable: r.Stable, Canary: r.Canary, Weight: int(r.Weight), Owner: r.Owner, Revision: r.Revision,
+		Stable: r.Stable, Canary: r.Canary, Weight: int(r.Weight), Mirror: int(r.Mirror), Owner: r.Owner, Revision: r.Revision,
 		LeaseMillis: int64((r.Lease.Std() + time.Millisecond - 1) / time.Millisecond), OnRollback: string(r.OnRollback),
 		Rollback: r.Rollback, Promoted: r.Promoted,
 	}
@@ -145,9 +147,10 @@ func apply(ctx context.Context, r replica, agent string, want api.Route) (api.Ob
 	if got.Owner != want.Owner && got.Owner != "" || got.Revision > want.Revision {
 		return got, &api.Conflict{Owner: got.Owner, Revision: got.Revision, Message: "somebody else has set it since"}
 	}
-	if got.Stable != want.Stable || got.Canary != want.Canary || got.Weight != want.Weight || got.EffectiveWeight != want.Weight ||
+	if got.Stable != want.Stable || got.Canary != want.Canary || got.Weight != want.Weight || got.EffectiveWeight != want.Weight || got.Mirror != want.Mirror ||
 		got.Owner != want.Owner || got.Revision != want.Revision {
-		return got, fmt.Errorf("lags: it reads back %s → %q at weight %d (%d in force), revision %d", got.Stable, got.Canary, got.Weight, got.EffectiveWeight, got.Revision)
+		return got, fmt.Errorf("lags: it reads back %s → %q at weight %d (%d in force), mirror %d, revision %d", got.Stable, got.Canary, got.Weight, got.EffectiveWeight,
+			got.Mirror, got.Revision)
 	}
 	return got, nil
 }
