@@ -199,8 +199,12 @@ func checkStage(s rollout.Stage, r report) {
 		r("name", "%s is not a name, want %s", quote(s.Name), rollout.NamePattern)
 	}
 	switch {
-	case s.Weight == 0:
-		r("weight", "0, want a fraction from 0.0001 to 1; a stage without users (mirrored traffic) is not available in this version")
+	case s.Mirror < 0 || s.Mirror > rollout.FullWeight:
+		r("mirror", "%v, want a fraction from 0.0001 to 1 of stable's requests", s.Mirror.Fraction())
+	case s.Mirror > 0 && s.Weight > 0:
+		r("mirror", "%v with weight %v, want weight 0; copies and users' own requests are not the same traffic to judge by", s.Mirror.Fraction(), s.Weight.Fraction())
+	case s.Weight == 0 && s.Mirror == 0:
+		r("weight", "0, want a fraction from 0.0001 to 1, or mirror: 0.1 beside it to judge the canary by copies of stable's requests")
 	case s.Weight < 0 || s.Weight > rollout.FullWeight:
 		r("weight", "%v, want a fraction from 0.0001 to 1", s.Weight.Fraction())
 	}
@@ -211,7 +215,7 @@ func checkStage(s rollout.Stage, r report) {
 	checkOneOf(s.Approval, "approval", r, rollout.ApprovalNone, rollout.ApprovalRequired)
 	checkBetween(s.MaxHold.Std(), 0, maxDuration, "max_hold", r)
 	checkOneOf(s.OnHold, "on_hold", r, rollout.PolicyPause, rollout.PolicyRollback)
-	if s.Weight > 0 && s.Weight < rollout.FullWeight && s.Duration == 0 && s.MinRequests == 0 && len(s.Checks) == 0 && s.Approval == rollout.ApprovalNone {
+	if s.Exposure() > 0 && s.Weight < rollout.FullWeight && s.Duration == 0 && s.MinRequests == 0 && len(s.Checks) == 0 && s.Approval == rollout.ApprovalNone {
 		r("duration", "0 in a stage that asks nothing else, want a duration, min_requests, checks or an approval")
 	}
 	if len(s.Checks) > maxChecks {

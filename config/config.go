@@ -121,7 +121,7 @@ func (d *decoder) wantWritten(spec rollout.Spec) {
 			d.missing(path+".duration", "want duration: 30m or duration_minutes: 30; or 0 to wait for min_requests and checks only")
 		}
 		if !d.has(path + ".weight") {
-			d.missing(path+".weight", "want a fraction from 0.0001 to 1, such as 0.05 for 5%%")
+			d.missing(path+".weight", "want a fraction from 0.0001 to 1, such as 0.05 for 5%%; or 0 with mirror: 0.1")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(spec.Metrics.Definitions)) {

@@ -102,7 +102,11 @@ var schemaRules = []struct {
 		s.Properties.Set("duration_minutes", &jsonschema.Schema{Type: "number", Minimum: "0", Description: "duration in minutes"})
 	}},
 	{"Stage", "name", named("Unique among the stages.")},
-	{"Stage", "weight", described("The canary's share of new conversations, such as 0.05 for 5 %. It never falls from stage to stage.")},
+	{"Stage", "mirror", described("The share of stable's requests that are copied to the canary, whose answers nobody sees. Only with weight 0.")},
+	{"Stage", "weight", func(s *jsonschema.Schema) {
+		s.Minimum = "0"
+		s.Description = "The canary's share of new conversations, such as 0.05 for 5 %; 0 with mirror. It never falls from stage to stage."
+	}},
 	{"Stage", "min_requests", described("Canary requests that the stage waits for.")},
 	{"Stage", "approval", words(rollout.ApprovalNone, rollout.ApprovalRequired)},
 	{"Stage", "on_hold", words(rollout.PolicyPause, rollout.PolicyRollback)},

@@ -258,3 +258,6 @@ type Status struct {
 	Owner       string     `json:"owner"`
 	Last        *Decision  `json:"last_decision,omitempty"`
 }
+
+// Share is what the canary gets in words: "5%", or "mirror 10%".
+func (s Status) Share() string { return share(s.Weight, s.Mirror) }

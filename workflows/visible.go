@@ -64,7 +64,7 @@ func (c *canary) guardSummary() string {
 // details is a rollout's status as short markdown, for the Temporal UI.
 func details(s rollout.Status) string {
 	var b strings.Builder
-	add(&b, "**%s: %s → %s** · %s · canary %s", s.Agent, s.Stable, s.Canary, s.Phase, s.Weight)
+	add(&b, "**%s: %s → %s** · %s · canary %s", s.Agent, s.Stable, s.Canary, s.Phase, s.Share())
 	if s.Stages > 0 && s.Stage != "" {
 		add(&b, " · stage %d/%d `%s`", s.StageIndex+1, s.Stages, s.Stage)
 	}

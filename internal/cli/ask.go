@@ -129,7 +129,7 @@ func (a *app) sayAsked(s *session, w wish, r asked) {
 
 // brief is a status in a few words.
 func brief(st rollout.Status) string {
-	out := fmt.Sprintf("%s, stage %s, %s of traffic on %s", words(rollout.Verdict(st.Phase)), stageOf(st), st.Weight, st.Canary)
+	out := fmt.Sprintf("%s, stage %s, %s of traffic on %s", words(rollout.Verdict(st.Phase)), stageOf(st), st.Share(), st.Canary)
 	if st.Phase.Terminal() {
 		out = Outcome(st)
 	}

@@ -138,7 +138,7 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 func replayed(spec rollout.Spec, cfg analysis.Config) calibration.Rollout {
 	r := calibration.Rollout{Config: cfg}
 	for _, s := range spec.Stages {
-		r.Stages = append(r.Stages, calibration.Stage{Name: s.Name, Weight: int(s.Weight), Duration: s.Duration.Std(), MinRequests: s.MinRequests})
+		r.Stages = append(r.Stages, calibration.Stage{Name: s.Name, Weight: int(s.Exposure()), Duration: s.Duration.Std(), MinRequests: s.MinRequests})
 	}
 	return r
 }

@@ -258,7 +258,7 @@ func planned(spec rollout.Spec, cfg analysis.Config) plan.Rollout {
 	}
 	for _, s := range spec.Stages {
 		r.Stages = append(r.Stages, plan.Stage{
-			Name: s.Name, Weight: int(s.Weight), Duration: s.Duration.Std(), MaxHold: s.MaxHold.Std(), MinRequests: s.MinRequests,
+			Name: s.Name, Weight: int(s.Exposure()), Duration: s.Duration.Std(), MaxHold: s.MaxHold.Std(), MinRequests: s.MinRequests,
 			Approval: s.Approval == rollout.ApprovalRequired,
 		})
 	}

@@ -109,7 +109,11 @@ func phaseInk(st rollout.Status) ink {
 func (s Screen) progress(v View) []string {
 	st := v.Status
 	lines := []string{s.labeled("stage", plain, stageOf(st))}
-	lines = append(lines, s.meter("weight", cyan, st.Weight.Fraction(), st.Weight.String()))
+	if st.Mirror > 0 {
+		lines = append(lines, s.meter("mirror", cyan, st.Mirror.Fraction(), st.Mirror.String()+" of stable's requests, copied"))
+	} else {
+		lines = append(lines, s.meter("weight", cyan, st.Weight.Fraction(), st.Weight.String()))
+	}
 	if st.Stages > 0 && (st.Phase == rollout.Observing || st.Phase == rollout.AwaitingApproval) { // without stages it is only what Temporal remembers
 		if st.Duration > 0 {
 			text := fmt.Sprintf("%s of %s", span(min(st.Observed, st.Duration).Std()), span(st.Duration.Std()))

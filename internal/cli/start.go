@@ -125,7 +125,7 @@ func (s Screen) Plan(spec rollout.Spec, options client.StartWorkflowOptions) str
 	inks := []ink{dim}
 	for _, stage := range spec.Stages {
 		table = append(table, []string{
-			stage.Name, stage.Weight.String(), span(stage.Duration.Std()), number(float64(stage.MinRequests)), string(stage.Approval),
+			stage.Name, stage.Share(), span(stage.Duration.Std()), number(float64(stage.MinRequests)), string(stage.Approval),
 			strings.Join(stage.Checks, ", "),
 		})
 		inks = append(inks, plain)

@@ -19,15 +19,15 @@ type plane struct {
 	moves   []move
 }
 
-// move is a change of the canary's weight.
+// move is a change of the canary's weight or mirror.
 type move struct {
-	at     time.Time
-	weight rollout.Weight
+	at             time.Time
+	weight, mirror rollout.Weight
 }
 
 // Capabilities are those of Aviary's own router.
 func (p *plane) Capabilities() traffic.Capabilities {
-	return traffic.Capabilities{Step: 1, Sticky: "conversation", Lease: true, Override: true}
+	return traffic.Capabilities{Step: 1, Sticky: "conversation", Lease: true, Override: true, Mirror: true}
 }
 
 // Apply sets the route. Errors: *traffic.OwnershipLost for an older revision.
@@ -37,8 +37,8 @@ func (p *plane) Apply(_ context.Context, route rollout.Route) error {
 	if p.applied && p.route.Owner == route.Owner && route.Revision < p.route.Revision {
 		return &traffic.OwnershipLost{Agent: route.Agent, Owner: p.route.Owner, Revision: p.route.Revision}
 	}
-	if !p.applied || p.route.Weight != route.Weight {
-		p.moves = append(p.moves, move{at: p.now(), weight: route.Weight})
+	if !p.applied || p.route.Weight != route.Weight || p.route.Mirror != route.Mirror {
+		p.moves = append(p.moves, move{at: p.now(), weight: route.Weight, mirror: route.Mirror})
 	}
 	p.route, p.applied = route, true
 	return nil
@@ -53,7 +53,7 @@ func (p *plane) Read(_ context.Context, agent string) (traffic.Observed, error) 
 	}
 	r := p.route
 	return traffic.Observed{
-		Agent: r.Agent, Stable: r.Stable, Canary: r.Canary, Weight: r.Weight, Effective: r.Weight, Owner: r.Owner, Revision: r.Revision,
+		Agent: r.Agent, Stable: r.Stable, Canary: r.Canary, Weight: r.Weight, Effective: r.Weight, Mirror: r.Mirror, Owner: r.Owner, Revision: r.Revision,
 	}, nil
 }
 
@@ -69,10 +69,10 @@ func (p *plane) List(ctx context.Context) ([]traffic.Observed, error) {
 	return []traffic.Observed{seen}, err
 }
 
-// spell is a time under one weight.
+// spell is a time under one weight and mirror.
 type spell struct {
-	from, to time.Time
-	weight   rollout.Weight
+	from, to       time.Time
+	weight, mirror rollout.Weight
 }
 
 // spells cut [from, to) where the weight changed.
@@ -84,10 +84,10 @@ func (p *plane) spells(from, to time.Time) []spell {
 		last := &out[len(out)-1]
 		switch {
 		case !m.at.After(last.from):
-			last.weight = m.weight
+			last.weight, last.mirror = m.weight, m.mirror
 		case m.at.Before(to):
 			last.to = m.at
-			out = append(out, spell{from: m.at, to: to, weight: m.weight})
+			out = append(out, spell{from: m.at, to: to, weight: m.weight, mirror: m.mirror})
 		}
 	}
 	return out

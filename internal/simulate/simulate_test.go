@@ -294,16 +294,16 @@ freeze_when: ["stable.resolved < 0.1", "stable.depth > 50"]
 func TestSpells(t *testing.T) {
 	t.Parallel()
 	at := func(minutes int) time.Time { return time.Unix(0, 0).Add(time.Duration(minutes) * time.Minute) }
-	p := &plane{moves: []move{{at(10), 500}, {at(20), 2500}, {at(40), 0}}}
+	p := &plane{moves: []move{{at(10), 500, 0}, {at(20), 2500, 0}, {at(40), 0, 1000}}}
 	for _, tt := range []struct {
 		from, to int
 		want     []spell
 	}{
-		{0, 5, []spell{{at(0), at(5), 0}}},
-		{5, 15, []spell{{at(5), at(10), 0}, {at(10), at(15), 500}}},
-		{10, 20, []spell{{at(10), at(20), 500}}},
-		{15, 50, []spell{{at(15), at(20), 500}, {at(20), at(40), 2500}, {at(40), at(50), 0}}},
-		{45, 45, []spell{{at(45), at(45), 0}}},
+		{0, 5, []spell{{at(0), at(5), 0, 0}}},
+		{5, 15, []spell{{at(5), at(10), 0, 0}, {at(10), at(15), 500, 0}}},
+		{10, 20, []spell{{at(10), at(20), 500, 0}}},
+		{15, 50, []spell{{at(15), at(20), 500, 0}, {at(20), at(40), 2500, 0}, {at(40), at(50), 0, 1000}}},
+		{45, 45, []spell{{at(45), at(45), 0, 1000}}},
 	} {
 		if diff := cmp.Diff(tt.want, p.spells(at(tt.from), at(tt.to)), cmp.AllowUnexported(spell{})); diff != "" {
 			t.Errorf("%d to %d: %s", tt.from, tt.to, diff)

@@ -69,6 +69,9 @@ func (s *source) happened(from, to time.Time) analysis.Poll {
 		since := sp.from.Sub(s.start)
 		s.dice.Seed(s.seed, uint64(since)) //nolint:gosec // a seed has no sign
 		poll := s.stream.Poll(0, since, sp.to.Sub(s.start), int(sp.weight))
+		if sp.mirror > 0 {
+			poll = mirrored(poll, s.stream.Poll(0, since, sp.to.Sub(s.start), int(sp.mirror)))
+		}
 		if i == 0 {
 			sum = poll
 			continue
@@ -76,6 +79,17 @@ func (s *source) happened(from, to time.Time) analysis.Poll {
 		sum = add(sum, poll)
 	}
 	return sum
+}
+
+// mirrored is what stable did under all of the traffic, with what the canary did under its share of copies. Copies begin no
+// conversation.
+func mirrored(all, copied analysis.Poll) analysis.Poll {
+	all.Requests.Canary = copied.Requests.Canary
+	for name, s := range all.Samples {
+		s.Canary = copied.Samples[name].Canary
+		all.Samples[name] = s
+	}
+	return all
 }
 
 // add is two polls as one.
