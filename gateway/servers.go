@@ -42,7 +42,8 @@ func (g *gateway) backServer() *http.Server {
 	t := g.settings.Timeouts
 	return &http.Server{
 		Handler: g.admin, ReadHeaderTimeout: t.ReadHeader, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute,
-		IdleTimeout: t.Idle, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelWarn), TLSConfig: g.adminTLS.config(),
+		IdleTimeout: t.Idle, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelWarn), TLSConfig: g.adminTLS.config(),
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -160,7 +161,7 @@ func TestStopClosesIdleConnectionsAndWaitsForUpgraded(t *testing.T) {
 	}
 	p.stop()
 	p.refused(t)
-	if n, err := idle.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("idle connection: %d bytes, %v: want its end", n, err)
 	}
 	io.WriteString(live, "still here\n")

@@ -45,8 +45,8 @@ func (p *Proxy) logAccess(x *exchange) {
 		}
 	}
 	attrs = append(attrs,
-		slog.Int64("bytes_in", x.received.Load()), slog.Int64("bytes_out", x.client.sent.Load()), slog.String("client", p.clientAddress(x.in)),
-		slog.String("request_id", x.id), slog.String("proto", x.in.Proto))
+		slog.Int64("bytes_in", x.received.Load()), slog.Int64("bytes_out", x.client.sent.Load()),
+		slog.String("client", p.clientAddress(x.in)), slog.String("request_id", x.id), slog.String("proto", x.in.Proto))
 	if id := x.traceID(); id != "" {
 		attrs = append(attrs, slog.String("trace_id", id))
 	}

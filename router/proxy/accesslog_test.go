@@ -236,8 +236,15 @@ func TestSampled(t *testing.T) {
 			t.Errorf("share %v: %d of %d", share, hits, n)
 		}
 	}
-	if sampled("x", math.NaN()) || sampled("same", 0.3) != sampled("same", 0.3) {
-		t.Error("not a function of the id")
+	if sampled("x", math.NaN()) {
+		t.Error("a share that is no number logs")
+	}
+	id := requestID(nil)
+	first := sampled(id, 0.5)
+	for range 10 {
+		if sampled(id, 0.5) != first {
+			t.Fatal("not a function of the id")
+		}
 	}
 }
 

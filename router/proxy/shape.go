@@ -33,8 +33,8 @@ func (p *Proxy) plainly(pr *httputil.ProxyRequest, x *exchange) {
 		return
 	}
 	dropForwarded(pr.Out.Trailer)
-	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version, p.names.RequestID,
-		headerTraceparent, headerTracestate, "Connection", "Cookie", "Authorization", "Host"} {
+	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version,
+		p.names.RequestID, headerTraceparent, headerTracestate, "Connection", "Cookie", "Authorization", "Host"} {
 		delete(pr.Out.Trailer, name)
 	}
 	x.client.body.trailer = pr.Out.Trailer
