@@ -57,14 +57,15 @@ type world struct {
 }
 
 type worldOptions struct {
-	agents   []string         // default: support-agent
-	behavior []agent.Behavior // default: v41, v42 and v43
-	file     bool             // Temporal keeps its state in a file
-	noWorker bool
-	sweep    string               // how often orphans are looked for; default 5m
-	prom     string               // address of a Prometheus for the metrics target prom
-	replicas int                  // of the gateway, 1 or 2; default 1
-	arrived  func(version string) // is told of every request that reaches a version; nil: nobody is
+	agents      []string         // default: support-agent
+	behavior    []agent.Behavior // default: v41, v42 and v43
+	file        bool             // Temporal keeps its state in a file
+	noWorker    bool
+	sweep       string               // how often orphans are looked for; default 5m
+	prom        string               // address of a Prometheus for the metrics target prom
+	sideEffects bool                 // of the agents' requests: they are never mirrored
+	replicas    int                  // of the gateway, 1 or 2; default 1
+	arrived     func(version string) // is told of every request that reaches a version; nil: nobody is
 }
 
 func good() []agent.Behavior {
@@ -168,7 +169,7 @@ func (w *world) writeReplicaSettings(name, listen, admin string) {
 	}
 	agents := map[string]any{}
 	for _, name := range w.options.agents {
-		agents[name] = map[string]any{"stable": "v41", "versions": versions}
+		agents[name] = map[string]any{"stable": "v41", "versions": versions, "side_effects": w.options.sideEffects}
 	}
 	// JSON is YAML.
 	w.write(name+".yaml", map[string]any{

@@ -27,6 +27,8 @@ type Crowd struct {
 	Talkers       int           // turns under way at once; 0: 8
 	// Silent users send nothing but their conversation's id: neither header nor cookie comes back.
 	Silent bool
+	// Errors says that agents may answer with a status other than 200; such a turn is an answer all the same.
+	Errors bool
 
 	mu        sync.Mutex
 	report    Report
@@ -199,7 +201,7 @@ func (c *Crowd) send(ctx context.Context, transport http.RoundTripper, x *conver
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && !c.Errors {
 		return nil, fmt.Errorf("%s answered %s", base, resp.Status)
 	}
 	switch {
