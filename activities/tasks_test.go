@@ -162,13 +162,23 @@ func TestValidate(t *testing.T) {
 		kind   string // empty: it is valid
 		want   string
 	}{
-		"fine":                {},
-		"an unknown version":  {spec: func(s *rollout.Spec) { s.Canary = "v43" }, kind: rollout.ErrInvalidRollout, want: "version v43 of support-agent, it has v41, v42"},
-		"an unknown stable":   {spec: func(s *rollout.Spec) { s.Stable = "v40" }, kind: rollout.ErrInvalidRollout, want: "version v40"},
-		"another stable":      {spec: func(s *rollout.Spec) { s.Stable, s.Canary = "v42", "v41" }, kind: rollout.ErrInvalidRollout, want: "stable version of support-agent is v41"},
-		"versions not known":  {world: func(w *world) { w.versions = nil }, spec: func(s *rollout.Spec) { s.Canary = "v43" }},
-		"an unknown agent":    {spec: func(s *rollout.Spec) { s.Agent = "x" }, kind: rollout.ErrInvalidRollout, want: "there is support-agent"},
-		"too fine a weight":   {spec: func(s *rollout.Spec) { s.Stages[0].Weight = 250 }, kind: rollout.ErrInvalidRollout, want: "stage initial has weight 2.5%, but router can only set multiples of 1%"},
+		"fine":               {},
+		"an unknown version": {spec: func(s *rollout.Spec) { s.Canary = "v43" }, kind: rollout.ErrInvalidRollout, want: "version v43 of support-agent, it has v41, v42"},
+		"an unknown stable":  {spec: func(s *rollout.Spec) { s.Stable = "v40" }, kind: rollout.ErrInvalidRollout, want: "version v40"},
+		"another stable":     {spec: func(s *rollout.Spec) { s.Stable, s.Canary = "v42", "v41" }, kind: rollout.ErrInvalidRollout, want: "stable version of support-agent is v41"},
+		"versions not known": {world: func(w *world) { w.versions = nil }, spec: func(s *rollout.Spec) { s.Canary = "v43" }},
+		"an unknown agent":   {spec: func(s *rollout.Spec) { s.Agent = "x" }, kind: rollout.ErrInvalidRollout, want: "there is support-agent"},
+		"too fine a weight":  {spec: func(s *rollout.Spec) { s.Stages[0].Weight = 250 }, kind: rollout.ErrInvalidRollout, want: "stage initial has weight 2.5%, but router can only set multiples of 1%"},
+		"no mirror":          {spec: func(s *rollout.Spec) { s.Stages[0].Weight, s.Stages[0].Mirror = 0, 1000 }, kind: rollout.ErrInvalidRollout, want: "stage initial mirrors traffic, which router can't"},
+		"a mirror": {
+			world: func(w *world) { w.mirrors = true },
+			spec:  func(s *rollout.Spec) { s.Stages[0].Weight, s.Stages[0].Mirror = 0, 1000 },
+		},
+		"side effects": {
+			world: func(w *world) { w.mirrors, w.effects = true, true },
+			spec:  func(s *rollout.Spec) { s.Stages[0].Weight, s.Stages[0].Mirror = 0, 1000 }, kind: rollout.ErrInvalidRollout,
+			want: "the requests of support-agent have side effects",
+		},
 		"an unknown driver":   {spec: func(s *rollout.Spec) { s.Traffic.Driver = "istio" }, kind: rollout.ErrInvalidRollout, want: `unknown traffic driver "istio", this worker has router`},
 		"an unknown target":   {spec: func(s *rollout.Spec) { s.Traffic.Target = "eu" }, kind: rollout.ErrInvalidRollout, want: `unknown target "eu" of traffic driver router, this worker has default`},
 		"an unknown provider": {spec: func(s *rollout.Spec) { s.Metrics.Provider = "x" }, kind: rollout.ErrInvalidRollout, want: "this worker has router"},
@@ -308,6 +318,7 @@ func TestOrphans(t *testing.T) {
 		"Temporal is down":            {lookup: failing(serviceerror.NewUnavailable("down"))},
 		"no such namespace":           {lookup: failing(serviceerror.NewNamespaceNotFound("x"))},
 		"no weight":                   {world: func(w *world) { w.weight = 0 }},
+		"mirrored alone":              {world: func(w *world) { w.weight, w.mirror = 0, 1000 }, lookup: running(enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, run), want: true},
 		"no owner":                    {world: func(w *world) { w.owner = "" }},
 		"a script's":                  {world: func(w *world) { w.owner = "a-script" }},
 		"not quite Aviary's":          {world: func(w *world) { w.owner = "canary/support-agent/latest" }},

@@ -53,6 +53,9 @@ type world struct {
 	canaries string   // what the plane says the canary is
 	changed  []string // versions that became others under their names
 	expired  bool
+	mirrors  bool           // it can
+	mirror   rollout.Weight // in force
+	effects  bool           // the agent's requests have side effects
 }
 
 // behaviour is how a version behaves: requests per second, the share that fails, and safety violations from a moment on.
@@ -167,7 +170,7 @@ func (w *world) Sample(ctx context.Context, request metrics.Request) (metrics.Sa
 
 // Capabilities implements traffic.Driver.
 func (w *world) Capabilities() traffic.Capabilities {
-	return traffic.Capabilities{Step: 100, Lease: true}
+	return traffic.Capabilities{Step: 100, Lease: true, Mirror: w.mirrors}
 }
 
 // Apply implements traffic.Driver: it refuses another owner and an older revision.
@@ -185,6 +188,7 @@ func (w *world) Apply(_ context.Context, route rollout.Route) error {
 	}
 	w.applied = append(w.applied, route)
 	w.weight, w.owner, w.revision, w.canaries, w.expired = route.Weight, route.Owner, route.Revision, route.Canary, false
+	w.mirror = route.Mirror
 	return nil
 }
 
@@ -203,7 +207,7 @@ func (w *world) Read(_ context.Context, agent string) (traffic.Observed, error) 
 	}
 	return traffic.Observed{
 		Agent: agent, Stable: "v41", Canary: w.canaries, Weight: w.weight, Effective: w.weight, Owner: w.owner, Revision: w.revision,
-		Versions: w.versions, LeaseExpired: w.expired, Changed: w.changed,
+		Versions: w.versions, LeaseExpired: w.expired, Changed: w.changed, Mirror: w.mirror, SideEffects: w.effects,
 	}, nil
 }
 
