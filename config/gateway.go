@@ -75,7 +75,7 @@ type AgentLimits struct {
 
 // GatewayVersion is where one version of an agent is.
 type GatewayVersion struct {
-	URL         string            `yaml:"url"`  // http://host:port/path or https
+	URL         string            `yaml:"url"`  // http://host:port/path, https, or h2c for HTTP/2 without TLS
 	URLs        []string          `yaml:"urls"` // instead of url: several instances of the version, of which the least busy one is asked
 	Metadata    map[string]string `yaml:"metadata"`
 	Fingerprint string            `yaml:"fingerprint"` // of what the version is made of (model, prompt, tools); may not change under one name

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -163,15 +164,24 @@ func (v GatewayVersion) check(r report) {
 	case v.URL == "" && len(v.URLs) == 0:
 		r("url", "is missing, want where the version is, such as http://127.0.0.1:9001")
 	case v.URL != "":
-		checkURL(v.URL, "url", r)
+		checkInstance(v.URL, "url", r)
 	}
 	for i, u := range v.URLs {
 		path := fmt.Sprintf("urls[%d]", i)
-		checkURL(u, path, r)
+		checkInstance(u, path, r)
 		if first := slices.Index(v.URLs, u); first < i {
 			r(path, "the same as urls[%d], want every instance once", first)
 		}
 	}
+}
+
+// checkInstance is checkURL, and lets pass what speaks HTTP/2 without TLS.
+func checkInstance(address, path string, r report) {
+	if u, err := url.Parse(address); err == nil && u.Scheme == "h2c" && u.Hostname() != "" {
+		u.Scheme = "http"
+		address = u.String()
+	}
+	checkURL(address, path, r)
 }
 
 func (t AgentTimeouts) check(r report) {
