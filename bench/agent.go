@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -25,7 +26,7 @@ type agent struct {
 	addr    string
 	server  *fasthttp.Server
 	answer  []byte
-	release chan struct{}
+	release atomic.Pointer[chan struct{}] // closed to end the idle streams
 }
 
 func startAgent() (*agent, error) {
@@ -33,7 +34,8 @@ func startAgent() (*agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for an agent: %w", err)
 	}
-	a := &agent{addr: l.Addr().String(), answer: document("answer", answerSize), release: make(chan struct{})}
+	a := &agent{addr: l.Addr().String(), answer: document("answer", answerSize)}
+	a.free()
 	a.server = &fasthttp.Server{Handler: a.serve, NoDefaultServerHeader: true, ReadBufferSize: 16 << 10}
 	go func() { _ = a.server.Serve(l) }()
 	return a, nil
@@ -48,14 +50,23 @@ func (a *agent) serve(c *fasthttp.RequestCtx) {
 		c.SetBodyStreamWriter(func(w *bufio.Writer) { events(w, n) })
 	case strings.HasSuffix(path, "/idle"):
 		c.SetContentType("text/event-stream")
+		release := *a.release.Load()
 		c.SetBodyStreamWriter(func(w *bufio.Writer) {
 			if _, err := w.WriteString("data: hello\n\n"); err == nil && w.Flush() == nil {
-				<-a.release
+				<-release
 			}
 		})
 	default:
 		c.SetContentType("application/json")
 		c.SetBody(a.answer)
+	}
+}
+
+// free ends the idle streams; without it their connections would add up to more than a process may have.
+func (a *agent) free() {
+	next := make(chan struct{})
+	if old := a.release.Swap(&next); old != nil {
+		close(*old)
 	}
 }
 

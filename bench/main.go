@@ -90,7 +90,7 @@ func run(o options) error {
 		if agents[i], err = startAgent(); err != nil {
 			return err
 		}
-		defer close(agents[i].release)
+		defer agents[i].free()
 	}
 	b := &board{options: o, agents: agents, todo: todo, absent: map[string]string{}, versions: map[string]string{}, values: map[key][]float64{}}
 	for _, c := range contestants() {
@@ -210,6 +210,8 @@ func (b *board) work(name string, r *running, workload string) error {
 			return nil
 		}
 		err = hold(r.addr, b.streams, func() { put("idle total", float64(r.usage().rss)/(1<<20)) })
+		b.agents[0].free()
+		b.agents[1].free()
 		put("idle before", float64(before.rss)/(1<<20))
 		return err
 	}
