@@ -83,7 +83,7 @@ func (m *machine) asked(signal Signal, ask Ask) {
 	case SignalAbort:
 		m.takeBack(Aborted, by, because("aborted by "+by, ask.Reason), nil)
 	case SignalViolation:
-		m.takeBack(RolledBack, by, because("a safety violation was reported by "+by, ask.Reason), nil)
+		m.takeBackAtOnce(by, because("a safety violation was reported by "+by, ask.Reason), nil)
 	case SignalRetry:
 		m.restore()
 		m.decide(DecideRetry, by, because("restoring again at once", ask.Reason), nil, "")

@@ -11,7 +11,7 @@ func (m *machine) observed(r ObserveResult) {
 	m.take(r)
 	switch r.Finding {
 	case FoundSafety:
-		m.takeBack(RolledBack, Aviary, r.Reason, r.Evidence)
+		m.takeBackAtOnce(Aviary, r.Reason, r.Evidence)
 		return
 	case FoundViolation:
 		if m.StageNow().AutoRollback {

@@ -81,6 +81,7 @@ type State struct {
 	Drift      string          `json:"drift,omitempty"`       // somebody else's change that waits for a human
 	Violation  string          `json:"violation,omitempty"`   // a violation of this stage that waits for a human
 
+	Unsafe    bool       `json:"unsafe,omitempty"`    // taken back for a safety violation: nothing may drain
 	Outcome   Phase      `json:"outcome,omitempty"`   // the terminal phase a restore leads to
 	Reason    string     `json:"reason,omitempty"`    // one sentence: why it ended or is ending
 	Restoring time.Time  `json:"restoring,omitzero"`  // since when

@@ -186,6 +186,12 @@ func (m *machine) takeBack(outcome Phase, by, reason string, evidence []Evidence
 	m.decide(DecideRollback, by, reason, evidence, Alert)
 }
 
+// takeBackAtOnce is takeBack for a safety violation: no conversation may finish on the canary, not even where they are drained.
+func (m *machine) takeBackAtOnce(by, reason string, evidence []Evidence) {
+	m.Unsafe = true
+	m.takeBack(RolledBack, by, reason, evidence)
+}
+
 func (m *machine) end(phase Phase, reason string, urgency Urgency) {
 	m.Phase, m.Outcome, m.Reason, m.Ended, m.Pause, m.Wake = phase, phase, reason, m.now, nil, time.Time{}
 	m.decide(DecideEnd, Aviary, reason, nil, urgency)

@@ -101,9 +101,13 @@ func (m *machine) restore() {
 }
 
 func (m *machine) route(w, mirror Weight) Route {
+	policy := m.Spec.Traffic.OnRollback
+	if m.Unsafe && policy == Drain {
+		policy = Evict
+	}
 	return Route{
 		Driver: m.Spec.Traffic.Driver, Target: m.Spec.Traffic.Target, Agent: m.Spec.Agent, Stable: m.Spec.Stable, Canary: m.Spec.Canary,
-		Weight: w, Mirror: mirror, Owner: m.Owner, Revision: m.Revision, Lease: m.Spec.Traffic.Lease, OnRollback: m.Spec.Traffic.OnRollback,
+		Weight: w, Mirror: mirror, Owner: m.Owner, Revision: m.Revision, Lease: m.Spec.Traffic.Lease, OnRollback: policy,
 	}
 }
 
