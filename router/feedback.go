@@ -163,6 +163,9 @@ func bounded(s string) string {
 }
 
 func amount(s string) *float64 {
+	if s == "" { // most answers say nothing, and an error costs
+		return nil
+	}
 	v, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
 	if err != nil || math.IsNaN(v) || v < 0 || v > maxAmount {
 		return nil

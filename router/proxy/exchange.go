@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -31,6 +33,7 @@ type exchange struct {
 	received    atomic.Int64 // bytes of the request's body
 
 	way      agentWay
+	small    []byte             // its whole body; nil: it is read as it goes
 	copy     *capture           // nil: it is not copied
 	instance *upstream.Instance // that is asked; nil: none yet
 	cancel   context.CancelFunc // of the request to the agent
@@ -106,6 +109,34 @@ func (x *exchange) fail(code int, err error) {
 			"reason", string(x.decision.Reason), "code", code, "error", err)
 	}
 	x.finish(code, blame)
+}
+
+// smallBody is the size up to which a body of known length is read before the agent is asked, in bytes.
+const smallBody = 4 << 10
+
+// takeBody makes the client's body the one of req. A small one is read at once, so that it leaves in one packet with the header:
+// the transport sends the header of any other body first. It waits for the client no longer than any body may stand still.
+func (x *exchange) takeBody(req *http.Request) error {
+	body := x.client.body
+	if req.ContentLength <= 0 || req.ContentLength > smallBody || req.Header["Expect"] != nil {
+		// An agent may answer while it is still being told: without this, the server would first read all of the request.
+		// Not every ResponseWriter can; those of HTTP/2 always do it.
+		_ = x.client.control.EnableFullDuplex()
+		req.Body = body
+		return nil
+	}
+	small := make([]byte, req.ContentLength)
+	if _, err := io.ReadFull(body, small); err != nil {
+		return fmt.Errorf("read the request: %w", err)
+	}
+	if !body.over.Load() {
+		if n, err := body.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+			x.broken.Store(true)
+			return fmt.Errorf("read the request's end: %w", errors.Join(err, io.ErrUnexpectedEOF))
+		}
+	}
+	req.Body, x.small = io.NopCloser(bytes.NewReader(small)), small
+	return nil
 }
 
 // ask notes which instance is asked.

@@ -198,11 +198,11 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 	defer set.Release()
 	req = req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	if req.Body != nil && req.Body != http.NoBody {
-		// An agent may answer while it is still being told: without this, the server would first read all of the request.
-		// Not every ResponseWriter can; those of HTTP/2 always do it.
-		_ = x.client.control.EnableFullDuplex()
 		x.client.body = &requestBody{ReadCloser: req.Body, exchange: x}
-		req.Body = x.client.body
+		if err := x.takeBody(req); err != nil {
+			p.answerError(&x.client, req, err)
+			return
+		}
 	} else if x.copy != nil {
 		x.copy.send(x)
 	}
@@ -377,6 +377,9 @@ func writeError(w http.ResponseWriter, status int, code, message, id string) {
 	json.NewEncoder(w).Encode(errorBody{api.ErrorBody{Code: code, Error: message}, id}) //nolint:errcheck // the client is gone
 }
 
+// copyBuffer is the size of a part of a response. Thousands of streams hold one each for as long as they live, and a token is small.
+const copyBuffer = 8 << 10
+
 // buffers lends ReverseProxy its copy buffers.
 type buffers struct{ pool sync.Pool }
 
@@ -384,7 +387,7 @@ func (b *buffers) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
-	return make([]byte, 32<<10)
+	return make([]byte, copyBuffer)
 }
 
 func (b *buffers) Put(p []byte) { b.pool.Put(&p) }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -161,12 +162,15 @@ func (s sender) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errUnreachable
 	}
 	path, rawPath := req.URL.Path, req.URL.RawPath
-	body := hold(req, set)
+	body := x.hold(req, set)
 	defer body.settle()
 	var tried []*upstream.Instance
 	for timeouts := 0; ; {
 		req.URL.Path, req.URL.RawPath = path, rawPath
 		(&httputil.ProxyRequest{Out: req}).SetURL(i.URL())
+		if x.small != nil {
+			req.Body = io.NopCloser(bytes.NewReader(x.small)) // which the transport knows to be in memory
+		}
 		x.ask(i)
 		resp, err := x.way.send(req)
 		if err == nil {
@@ -199,8 +203,8 @@ type heldBody struct {
 }
 
 // hold wraps the body of a request that may go to a second instance. It is nil when that can't be.
-func hold(req *http.Request, set *upstream.Set) *heldBody {
-	if req.Body == nil || req.Body == http.NoBody || set.Len() == 1 {
+func (x *exchange) hold(req *http.Request, set *upstream.Set) *heldBody {
+	if req.Body == nil || req.Body == http.NoBody || set.Len() == 1 || x.small != nil {
 		return nil
 	}
 	b := &heldBody{ReadCloser: req.Body}
