@@ -111,6 +111,7 @@ func (g *gateway) run(ctx context.Context, addrFile string) error {
 
 // tick looks at the leases until ctx ends.
 func (g *gateway) tick(ctx context.Context) {
+	heap := newHeapTuner()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
@@ -119,6 +120,7 @@ func (g *gateway) tick(ctx context.Context) {
 			return
 		case <-ticker.C:
 			g.router.Tick()
+			heap.tune()
 		}
 	}
 }

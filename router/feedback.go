@@ -26,10 +26,17 @@ const (
 	HeaderToolCalls    = "X-Agent-Tool-Calls" // ok=3,error=1
 )
 
-// FeedbackHeaders are all the headers by which agents talk to the router, rather than to the client.
-func FeedbackHeaders() []string {
-	return []string{HeaderTask, HeaderSafety, HeaderSatisfaction, HeaderTokens, HeaderCost, HeaderToolCalls, HeaderFingerprint}
-}
+// feedbackHeaders are the names as net/http keeps them, so that it need not look for that with every answer.
+var feedbackHeaders = func() (names []string) {
+	for _, n := range []string{HeaderTask, HeaderSafety, HeaderSatisfaction, HeaderTokens, HeaderCost, HeaderToolCalls, HeaderFingerprint} {
+		names = append(names, http.CanonicalHeaderKey(n))
+	}
+	return names
+}()
+
+// FeedbackHeaders are all the headers by which agents talk to the router, rather than to the client, in canonical form. The
+// caller must not change them.
+func FeedbackHeaders() []string { return feedbackHeaders }
 
 // maxAmount bounds a reported number, so that no report can drown a sum's precision.
 const maxAmount = 1e12
@@ -144,12 +151,15 @@ func (r *Router) Served(d *Decision, key string) {
 // HeaderFeedback reads the feedback in h, which may be a response's header or trailer. Values that make no sense are left out;
 // ok is false if nothing is left.
 func HeaderFeedback(h http.Header) (f api.Feedback, ok bool) {
-	f.Task = bounded(h.Get(HeaderTask))
-	f.SafetyViolation = bounded(h.Get(HeaderSafety))
-	f.Satisfaction = amount(h.Get(HeaderSatisfaction))
-	f.Tokens = amount(h.Get(HeaderTokens))
-	f.CostUSD = amount(h.Get(HeaderCost))
-	f.ToolCalls = toolCalls(h.Get(HeaderToolCalls))
+	said := func(i int) string {
+		if v := h[feedbackHeaders[i]]; len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
+	f.Task, f.SafetyViolation = bounded(said(0)), bounded(said(1))
+	f.Satisfaction, f.Tokens, f.CostUSD = amount(said(2)), amount(said(3)), amount(said(4))
+	f.ToolCalls = toolCalls(said(5))
 	ok = f.Task != "" || f.SafetyViolation != "" || f.Satisfaction != nil || f.Tokens != nil || f.CostUSD != nil || f.ToolCalls != nil
 	return f, ok
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -173,7 +174,7 @@ func (x *exchange) takeFeedback(h http.Header) {
 	}
 	if !x.proxy.options.KeepFeedback {
 		for _, name := range router.FeedbackHeaders() {
-			h.Del(name)
+			delete(h, name)
 		}
 	}
 }
@@ -279,6 +280,9 @@ func farewell(event string, midLine bool) []byte {
 
 // isEventStream reports whether an event can be written into the response: server-sent events, not compressed, of open length.
 func isEventStream(h http.Header) bool {
+	if t := h["Content-Type"]; len(t) == 0 || !strings.Contains(strings.ToLower(t[0]), "event-stream") {
+		return false // most answers, and parsing costs
+	}
 	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && media == "text/event-stream" && h.Get("Content-Encoding") == "" && h.Get("Content-Length") == ""
 }

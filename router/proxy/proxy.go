@@ -227,13 +227,13 @@ func (p *Proxy) rewrite(pr *httputil.ProxyRequest) {
 	p.markRequest(h, x)
 	p.plainly(pr, x)
 	for _, name := range []string{p.names.Override, p.names.OverrideToken, p.names.Pin, p.names.MigratedFrom, p.names.Version, headerMirror} {
-		h.Del(name)
+		delete(h, name)
 	}
 	if x.decision.Reason == router.ByMirror {
 		h[headerMirror] = []string{"1"}
 	}
 	if x.decision.MigratedFrom != "" {
-		h.Set(p.names.MigratedFrom, x.decision.MigratedFrom)
+		h[p.names.MigratedFrom] = []string{x.decision.MigratedFrom}
 	}
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // else the transport would name itself
@@ -279,15 +279,15 @@ func (p *Proxy) modifyResponse(resp *http.Response) error {
 func (p *Proxy) label(h http.Header, x *exchange) {
 	d := &x.decision
 	h[p.names.RequestID] = []string{x.id}
-	h.Set(p.names.Version, d.Version)
-	h.Del(p.names.Pin)
-	h.Del(p.names.MigratedFrom)
+	h[p.names.Version] = []string{d.Version}
+	delete(h, p.names.Pin)
+	delete(h, p.names.MigratedFrom)
 	if d.MigratedFrom != "" {
-		h.Set(p.names.MigratedFrom, d.MigratedFrom)
+		h[p.names.MigratedFrom] = []string{d.MigratedFrom}
 	}
 	if d.NewPin {
 		token := string(p.router.AppendPin(nil, d))
-		h.Set(p.names.Pin, token)
+		h[p.names.Pin] = []string{token}
 		p.setCookie(h, p.names.PinCookie, token, x)
 	}
 	if x.newKey != "" {
