@@ -10,7 +10,9 @@ import (
 func TestNothingDrainsAfterASafetyViolation(t *testing.T) {
 	t.Parallel()
 	found := func(f Finding) func(State) Event {
-		return func(s State) Event { return TaskDone{ID: s.Task.ID, Observed: &ObserveResult{Finding: f, Reason: "why"}} }
+		return func(s State) Event {
+			return TaskDone{ID: s.Task.ID, Observed: &ObserveResult{Finding: f, Reason: "why"}}
+		}
 	}
 	ask := func(signal Signal) func(State) Event {
 		return func(State) Event { return Asked{signal, Ask{By: "ann"}} }

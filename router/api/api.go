@@ -70,13 +70,13 @@ type Observed struct {
 	Revision             int64    `json:"revision"`
 	OnRollback           string   `json:"on_rollback"`
 	Rollback             bool     `json:"rollback"`
-	LeaseRemainingMillis int64    `json:"lease_remaining_ms"` // 0 when it has run out or there is none
-	LeaseExpired         bool     `json:"lease_expired"`      // the canary had weight when the lease ran out
-	Versions             []string `json:"versions"`           // sorted
-	Mirror               int      `json:"mirror,omitempty"`   // in force, in basis points of stable's requests
-	Epoch                uint64   `json:"epoch"`              // of the pins: it grows when all of them are voided
+	LeaseRemainingMillis int64    `json:"lease_remaining_ms"`     // 0 when it has run out or there is none
+	LeaseExpired         bool     `json:"lease_expired"`          // the canary had weight when the lease ran out
+	Versions             []string `json:"versions"`               // sorted
+	Mirror               int      `json:"mirror,omitempty"`       // in force, in basis points of stable's requests
+	Epoch                uint64   `json:"epoch"`                  // of the pins: it grows when all of them are voided
 	SideEffects          bool     `json:"side_effects,omitempty"` // the agent is never mirrored
-	Changed              []string `json:"changed,omitempty"`  // stable or canary, if its fingerprint has changed since the owner came
+	Changed              []string `json:"changed,omitempty"`      // stable or canary, if its fingerprint has changed since the owner came
 }
 
 // Routes is the answer of GET /v1/routes, sorted by agent.
