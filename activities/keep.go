@@ -22,6 +22,9 @@ func (o *observer) keep(ctx context.Context) (rollout.Finding, string) {
 	drift := ""
 	if unread == nil {
 		drift, o.replaced = difference(seen, route), seen.Changed
+		if drift != "" && seen.ChangedBy != "" {
+			drift += ", by " + seen.ChangedBy
+		}
 	}
 	if drift != "" && !o.p.PutBack.IsZero() && o.now.Sub(o.p.PutBack) < driftMemory {
 		o.p.PutBack = time.Time{}

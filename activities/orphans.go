@@ -76,6 +76,7 @@ func back(kind, target string, seen traffic.Observed) rollout.Route {
 	return rollout.Route{
 		Driver: kind, Target: target, Agent: seen.Agent, Stable: seen.Stable, Canary: seen.Canary,
 		Owner: seen.Owner, Revision: seen.Revision + 1, OnRollback: rollout.Evict, Rollback: true,
+		Object: seen.Object,
 	}
 }
 

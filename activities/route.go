@@ -70,7 +70,7 @@ func (a *Activities) apply(ctx context.Context, route rollout.Route) error {
 
 func (a *Activities) read(ctx context.Context, driver traffic.Driver, route rollout.Route) (traffic.Observed, error) {
 	seen, err := within(ctx, readLimit, func(ctx context.Context) (traffic.Observed, error) {
-		return driver.Read(ctx, route.Agent)
+		return driver.Read(ctx, route)
 	})
 	a.meter.driver(route.Driver, route.Target, err)
 	return seen, err

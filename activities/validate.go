@@ -86,7 +86,7 @@ func (a *Activities) validateRoute(ctx context.Context, spec rollout.Spec) error
 	if err := validateWeights(spec, driver.Capabilities()); err != nil {
 		return err
 	}
-	seen, err := a.read(ctx, driver, rollout.Route{Driver: spec.Traffic.Driver, Target: spec.Traffic.Target, Agent: spec.Agent})
+	seen, err := a.read(ctx, driver, rollout.Route{Driver: spec.Traffic.Driver, Target: spec.Traffic.Target, Agent: spec.Agent, Object: spec.Traffic.Object})
 	if err != nil {
 		return routeError(err)
 	}

@@ -193,12 +193,12 @@ func (w *world) Apply(_ context.Context, route rollout.Route) error {
 }
 
 // Read implements traffic.Driver.
-func (w *world) Read(_ context.Context, agent string) (traffic.Observed, error) {
+func (w *world) Read(_ context.Context, route rollout.Route) (traffic.Observed, error) {
 	since := w.since()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if agent != "support-agent" {
-		return traffic.Observed{}, &traffic.Rejected{Reason: fmt.Sprintf("no agent %s, there is support-agent", agent)}
+	if route.Agent != "support-agent" {
+		return traffic.Observed{}, &traffic.Rejected{Reason: fmt.Sprintf("no agent %s, there is support-agent", route.Agent)}
 	}
 	if w.plane != nil {
 		if err := w.plane(since); err != nil {
@@ -206,14 +206,14 @@ func (w *world) Read(_ context.Context, agent string) (traffic.Observed, error) 
 		}
 	}
 	return traffic.Observed{
-		Agent: agent, Stable: "v41", Canary: w.canaries, Weight: w.weight, Effective: w.weight, Owner: w.owner, Revision: w.revision,
+		Agent: route.Agent, Stable: "v41", Canary: w.canaries, Weight: w.weight, Effective: w.weight, Owner: w.owner, Revision: w.revision,
 		Versions: w.versions, LeaseExpired: w.expired, Changed: w.changed, Mirror: w.mirror, SideEffects: w.effects,
 	}, nil
 }
 
 // List implements traffic.Driver.
 func (w *world) List(ctx context.Context) ([]traffic.Observed, error) {
-	seen, err := w.Read(ctx, "support-agent")
+	seen, err := w.Read(ctx, rollout.Route{Agent: "support-agent"})
 	return []traffic.Observed{seen}, err
 }
 

@@ -89,6 +89,7 @@ type Route struct {
 	Revision   int64      `json:"revision"`
 	Lease      Duration   `json:"lease"`
 	OnRollback OnRollback `json:"on_rollback,omitempty"`
+	Object     *Object    `json:"object,omitempty"`   // nil: the data plane goes by the agent's name
 	Rollback   bool       `json:"rollback,omitempty"` // traffic is being taken back from Canary
 	Promoted   bool       `json:"promoted,omitempty"` // Stable was the canary, and stays
 }

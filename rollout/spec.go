@@ -54,6 +54,33 @@ type Traffic struct {
 	Target     string     `json:"target,omitempty"`
 	Lease      Duration   `json:"lease"` // 0: the canary's right to traffic never runs out
 	OnRollback OnRollback `json:"on_rollback,omitempty"`
+	Object     *Object    `json:"object,omitempty"` // where the weights are; nil: the data plane goes by the agent's name
+}
+
+// Object names where on a data plane an agent's weights are.
+type Object struct {
+	Namespace string `json:"namespace,omitempty"` // of Kubernetes
+	Kind      string `json:"kind,omitempty"`      // VirtualService | HTTPRoute | GRPCRoute; empty: the driver's usual one
+	Name      string `json:"name"`
+	Rule      string `json:"rule,omitempty"` // the name of the rule in it that holds the weights
+	// Stable and Canary are where the two versions run at the first rollout. From then on the two take turns: a canary that was promoted
+	// stays where it is, and the next one comes to where stable was before.
+	Stable Destination `json:"stable"`
+	Canary Destination `json:"canary"`
+}
+
+// Destination is where a version runs, as the object's rule names it.
+type Destination struct {
+	Host   string `json:"host"`             // a host of Istio, or a Service
+	Subset string `json:"subset,omitempty"` // of a DestinationRule of Istio; empty: none
+}
+
+// String is host, or host/subset.
+func (d Destination) String() string {
+	if d.Subset == "" {
+		return d.Host
+	}
+	return d.Host + "/" + d.Subset
 }
 
 // Metrics says where the numbers come from.

@@ -108,6 +108,7 @@ func (m *machine) route(w, mirror Weight) Route {
 	return Route{
 		Driver: m.Spec.Traffic.Driver, Target: m.Spec.Traffic.Target, Agent: m.Spec.Agent, Stable: m.Spec.Stable, Canary: m.Spec.Canary,
 		Weight: w, Mirror: mirror, Owner: m.Owner, Revision: m.Revision, Lease: m.Spec.Traffic.Lease, OnRollback: policy,
+		Object: m.Spec.Traffic.Object,
 	}
 }
 

@@ -16,9 +16,10 @@ type Driver interface {
 	// Apply makes route the whole desired state of its agent. It is idempotent, and returns only after the weight has been read
 	// back from every replica. The same route again renews the lease. Errors: *OwnershipLost, *Rejected, or a passing fault.
 	Apply(ctx context.Context, route rollout.Route) error
-	// Read is what the data plane says about an agent now. Errors: *Rejected for an unknown agent, or a passing fault.
-	Read(ctx context.Context, agent string) (Observed, error)
-	// List is Read for every agent that the data plane knows.
+	// Read is what the data plane says now about route's agent. Only Agent and Object of the route count. Errors: *Rejected for an
+	// unknown agent or object, or a passing fault.
+	Read(ctx context.Context, route rollout.Route) (Observed, error)
+	// List is Read for every agent that the data plane knows; where it goes by objects, for those that ever had a route of ours.
 	List(ctx context.Context) ([]Observed, error)
 }
 
@@ -33,19 +34,21 @@ type Capabilities struct {
 
 // Observed is the state of one agent on the data plane.
 type Observed struct {
-	Agent        string         `json:"agent"`
-	Stable       string         `json:"stable"`
-	Canary       string         `json:"canary,omitempty"`
-	Weight       rollout.Weight `json:"weight"`                 // as set; the highest of all replicas
-	Effective    rollout.Weight `json:"effective"`              // as in force: 0 once the lease has run out; the highest of all replicas
-	Mirror       rollout.Weight `json:"mirror,omitempty"`       // in force, of stable's requests; the highest of all replicas
-	SideEffects  bool           `json:"side_effects,omitempty"` // the agent's requests must not be mirrored
-	Owner        string         `json:"owner,omitempty"`
-	Revision     int64          `json:"revision"`
-	LeaseExpired bool           `json:"lease_expired,omitempty"`
-	Versions     []string       `json:"versions,omitempty"` // that the data plane can send traffic to; nil: it does not know
-	Changed      []string       `json:"changed,omitempty"`  // stable or canary, if it became another under its name since the owner came
-	Lagging      []string       `json:"lagging,omitempty"`  // replicas that differ from the rest
+	Agent        string          `json:"agent"`
+	Stable       string          `json:"stable"`
+	Canary       string          `json:"canary,omitempty"`
+	Weight       rollout.Weight  `json:"weight"`                 // as set; the highest of all replicas
+	Effective    rollout.Weight  `json:"effective"`              // as in force: 0 once the lease has run out; the highest of all replicas
+	Mirror       rollout.Weight  `json:"mirror,omitempty"`       // in force, of stable's requests; the highest of all replicas
+	SideEffects  bool            `json:"side_effects,omitempty"` // the agent's requests must not be mirrored
+	Owner        string          `json:"owner,omitempty"`
+	Revision     int64           `json:"revision"`
+	LeaseExpired bool            `json:"lease_expired,omitempty"`
+	Versions     []string        `json:"versions,omitempty"`   // that the data plane can send traffic to; nil: it does not know
+	Changed      []string        `json:"changed,omitempty"`    // stable or canary, if it became another under its name since the owner came
+	ChangedBy    string          `json:"changed_by,omitempty"` // who wrote last what differs from what was set, and when, if the data plane tells
+	Object       *rollout.Object `json:"object,omitempty"`     // where that is; nil: the data plane goes by the agent's name
+	Lagging      []string        `json:"lagging,omitempty"`    // replicas that differ from the rest
 }
 
 // Exposed reports whether requests reach the canary, for users to see or as copies.

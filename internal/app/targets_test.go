@@ -9,6 +9,7 @@ import (
 
 	"github.com/aviary-rollouts/aviary/activities/metrics"
 	"github.com/aviary-rollouts/aviary/config"
+	"github.com/aviary-rollouts/aviary/rollout"
 )
 
 // TestGatewaysOfTargets: the settings reach the driver and the provider, by list and by name.
@@ -38,7 +39,7 @@ func TestGatewaysOfTargets(t *testing.T) {
 	}
 	for name, address := range map[string]string{"list": s.URL, "name": byName} {
 		want := strings.TrimPrefix(address, "http://") + " Bearer hush"
-		_, err := ds["router"][name].Read(t.Context(), "support-agent")
+		_, err := ds["router"][name].Read(t.Context(), rollout.Route{Agent: "support-agent"})
 		if got := first(asked); err == nil || got != want {
 			t.Errorf("the driver by %s asked %q (%v), want %q", name, got, err, want)
 		}

@@ -45,11 +45,11 @@ func (p *plane) Apply(_ context.Context, route rollout.Route) error {
 }
 
 // Read is the route as it was set. Leases are always renewed in time: nothing fails here.
-func (p *plane) Read(_ context.Context, agent string) (traffic.Observed, error) {
+func (p *plane) Read(_ context.Context, asked rollout.Route) (traffic.Observed, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.applied || p.route.Agent != agent {
-		return traffic.Observed{Agent: agent}, nil
+	if !p.applied || p.route.Agent != asked.Agent {
+		return traffic.Observed{Agent: asked.Agent}, nil
 	}
 	r := p.route
 	return traffic.Observed{
@@ -60,12 +60,12 @@ func (p *plane) Read(_ context.Context, agent string) (traffic.Observed, error) 
 // List is the one agent that there is.
 func (p *plane) List(ctx context.Context) ([]traffic.Observed, error) {
 	p.mu.Lock()
-	agent, applied := p.route.Agent, p.applied
+	route, applied := p.route, p.applied
 	p.mu.Unlock()
 	if !applied {
 		return nil, nil
 	}
-	seen, err := p.Read(ctx, agent)
+	seen, err := p.Read(ctx, route)
 	return []traffic.Observed{seen}, err
 }
 

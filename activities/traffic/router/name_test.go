@@ -22,6 +22,7 @@ import (
 	driver "github.com/aviary-rollouts/aviary/activities/traffic/router"
 	"github.com/aviary-rollouts/aviary/activities/traffic/traffictest"
 	"github.com/aviary-rollouts/aviary/internal/replicas"
+	"github.com/aviary-rollouts/aviary/rollout"
 )
 
 const host = "gateways.aviary.test"
@@ -248,7 +249,7 @@ func TestALateReplicaConverges(t *testing.T) {
 		t.Fatalf("a gateway beyond the name has weight %d", w)
 	}
 	f.set(false, f.addresses(3)...)
-	if o, err := d.Read(t.Context(), "support"); err != nil || !slices.Equal(o.Lagging, []string{f.name(2)}) {
+	if o, err := d.Read(t.Context(), rollout.Route{Agent: "support"}); err != nil || !slices.Equal(o.Lagging, []string{f.name(2)}) {
 		t.Errorf("read %+v, %v: want it to name %s", o, err, f.name(2))
 	}
 	if err := d.Apply(t.Context(), route(1, 2500)); err != nil {
@@ -310,7 +311,7 @@ func TestANameThatFails(t *testing.T) {
 					t.Errorf("gateway %d has weight %d, want it taken back all the same", i, w)
 				}
 			}
-			o, err := d.Read(t.Context(), "support")
+			o, err := d.Read(t.Context(), rollout.Route{Agent: "support"})
 			if err != nil || len(o.Lagging) != 1 || !strings.Contains(o.Lagging[0], host) {
 				t.Errorf("read %+v, %v: want it to say that %s can't be looked up", o, err, host)
 			}
@@ -320,7 +321,7 @@ func TestANameThatFails(t *testing.T) {
 
 func calls(t *testing.T, d *driver.Driver) map[string]error {
 	t.Helper()
-	_, read := d.Read(t.Context(), "support")
+	_, read := d.Read(t.Context(), rollout.Route{Agent: "support"})
 	_, list := d.List(t.Context())
 	return map[string]error{"apply": d.Apply(t.Context(), route(1, 0)), "read": read, "list": list}
 }
@@ -368,7 +369,7 @@ func TestANameInTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, err = d.Read(ctx, "support")
+	_, err = d.Read(ctx, rollout.Route{Agent: "support"})
 	var wrong x509.HostnameError // the certificate is for 127.0.0.1 and example.com
 	if !errors.As(err, &wrong) || wrong.Host != host {
 		t.Errorf("error %v, want the certificate refused for not being %s's", err, host)

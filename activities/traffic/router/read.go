@@ -13,9 +13,10 @@ import (
 	"github.com/aviary-rollouts/aviary/router/api"
 )
 
-// Read is what the replicas say of agent. As long as one answers, replicas that don't are named in Lagging, like those that
+// Read is what the replicas say of route's agent. As long as one answers, replicas that don't are named in Lagging, like those that
 // differ. Errors: *traffic.Rejected if nobody who answers knows the agent; a passing fault if nobody answers.
-func (d *Driver) Read(ctx context.Context, agent string) (traffic.Observed, error) {
+func (d *Driver) Read(ctx context.Context, route rollout.Route) (traffic.Observed, error) {
+	agent := route.Agent
 	if !rollout.ValidName(agent) {
 		return traffic.Observed{}, &traffic.Rejected{Reason: fmt.Sprintf("agent %q: want %s", agent, rollout.NamePattern)}
 	}

@@ -174,7 +174,7 @@ func TestRestoreReachesTheOthers(t *testing.T) {
 		strings.Contains(err.Error(), gateways[0].URL) {
 		t.Errorf("error %v, want a passing fault that names %s alone", err, gateways[1].URL)
 	}
-	o, err := d.Read(t.Context(), "support")
+	o, err := d.Read(t.Context(), rollout.Route{Agent: "support"})
 	if err != nil || !slices.Equal(o.Lagging, []string{gateways[1].URL}) {
 		t.Errorf("read %+v, %v: want it to name the one that hangs", o, err)
 	}
@@ -209,7 +209,7 @@ func TestReadMerges(t *testing.T) {
 		Agent: "support", Stable: "v41", Canary: "v42", Weight: 2500, Effective: 2500, Owner: "o", Revision: 2,
 		Versions: []string{"v41"}, Lagging: []string{gateways[0].URL, gateways[2].URL},
 	}
-	got, err := d.Read(t.Context(), "support")
+	got, err := d.Read(t.Context(), rollout.Route{Agent: "support"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestNobodyAnswers(t *testing.T) {
 	for _, g := range gateways {
 		g.Close()
 	}
-	_, err := d.Read(t.Context(), "support")
+	_, err := d.Read(t.Context(), rollout.Route{Agent: "support"})
 	if kind(err) != "passing" || !strings.Contains(err.Error(), gateways[0].URL) || !strings.Contains(err.Error(), gateways[1].URL) {
 		t.Errorf("read: %v, want a passing fault that names both", err)
 	}
