@@ -9,16 +9,14 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// The traffic drivers and metrics providers that a rollout may name.
+// The metrics providers that a rollout may name.
 const (
-	DriverRouter       = "router"
 	ProviderRouter     = "router"
 	ProviderPrometheus = "prometheus"
 )
 
 // Names that are kept for what does not exist yet, so that the answer is clearer than "unknown".
 var (
-	laterDrivers   = []string{"istio", "gateway-api", "flagd", "webhook"}
 	laterProviders = []string{"http"}
 )
 
@@ -56,6 +54,7 @@ func checkSpec(spec rollout.Spec, tell report) {
 	checkNames(spec, r)
 	checkOneOf(spec.Criticality, "criticality", r, rollout.Standard, rollout.Conversational, rollout.SafetyCritical)
 	checkTraffic(spec, r.under("traffic"))
+	checkPlane(spec, r)
 	checkMetrics(spec.Metrics, r.under("metrics"))
 	checkAnalysis(spec.Analysis, r.under("analysis"))
 	checkSettle(spec, r.under("analysis"))
@@ -95,14 +94,6 @@ func checkOneOf[T ~string](value T, path string, r report, allowed ...T) {
 		}
 		r(path, "%s, want %s", message, oneOf(allowed...))
 	}
-}
-
-func checkDriver(driver, path string, r report) {
-	if slices.Contains(laterDrivers, driver) {
-		r(path, "%s is not available in this version, want %s", driver, DriverRouter)
-		return
-	}
-	checkOneOf(driver, path, r, DriverRouter)
 }
 
 func checkProvider(provider, path string, r report) {

@@ -86,13 +86,6 @@ func (t Temporal) check(r report) {
 // callTimeout bounds the timeout of one call to a target.
 const callTimeout = 2 * time.Minute
 
-func (t TrafficTarget) check(r report) {
-	checkDriver(t.Driver, "driver", r)
-	checkGateways(t.Gateways, t.GatewaysDNS, r)
-	t.TLS.check(r, slices.Concat(t.Gateways, []string{t.GatewaysDNS})...)
-	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)
-}
-
 func (t MetricsTarget) check(r report) {
 	checkProvider(t.Provider, "provider", r)
 	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)

@@ -81,9 +81,12 @@ var schemaRules = []struct {
 	{"", "criticality", words(rollout.Standard, rollout.Conversational, rollout.SafetyCritical)},
 	{"", "canary_stages", func(s *jsonschema.Schema) { s.MinItems, s.MaxItems = new(uint64(1)), new(uint64(maxStages)) }},
 	{"", "freeze_when", described("Conditions under which nothing is judged, such as \"stable.error_rate > 0.20\".")},
-	{"Traffic", "driver", words(DriverRouter)},
+	{"Traffic", "driver", words(drivers...)},
 	{"Traffic", "target", named("A data plane of the worker's settings.")},
 	{"Traffic", "on_rollback", words(rollout.Evict, rollout.Drain, rollout.Kill)},
+	{"Traffic", "object", described("Where the weights are, for the drivers istio, gateway-api and (by name only) flagd.")},
+	{"Object", "", func(s *jsonschema.Schema) { s.Required = []string{"name"} }},
+	{"Object", "kind", words(KindVirtualService, KindHTTPRoute, KindGRPCRoute)},
 	{"Metrics", "provider", words(ProviderRouter, ProviderPrometheus)},
 	{"Metrics", "target", named("A metrics source of the worker's settings.")},
 	{"Metrics", "no_data_timeout", described("How long the canary may have traffic and report nothing; then on_no_data.")},
@@ -206,7 +209,7 @@ func TestSchemaRefusesFaultyFiles(t *testing.T) {
 	s := readSchema(t)
 	for _, name := range []string{
 		"unknown-keys", "wrong-types", "names-invalid", "weights-out-of-range", "stages-empty", "stages-too-many", "stage-incomplete",
-		"words-unknown", "criteria-bad", "drivers-later", "missing-everything", "definitions-bad", "notify-bad", "variance-bad",
+		"words-unknown", "criteria-bad", "drivers-objects", "missing-everything", "definitions-bad", "notify-bad", "variance-bad",
 	} {
 		data, err := os.ReadFile("testdata/" + name + ".yaml")
 		if err != nil {

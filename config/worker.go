@@ -40,16 +40,6 @@ type TemporalTLS struct {
 	ServerName string `yaml:"server_name"` // empty: the address's host
 }
 
-// TrafficTarget is a data plane that rollouts may name.
-type TrafficTarget struct {
-	Driver      string        `yaml:"driver"`       // router
-	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
-	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
-	TLS         *ClientTLS    `yaml:"tls"`          // of https addresses; nil: the system's authorities
-	Token       Secret        `yaml:"token"`        // router: of the admin API
-	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the driver's own
-}
-
 // MetricsTarget is a source of metrics that rollouts may name.
 type MetricsTarget struct {
 	Provider    string        `yaml:"provider"`     // router | prometheus

@@ -27,7 +27,7 @@ type Driver interface {
 type Capabilities struct {
 	Step     rollout.Weight // least step of a weight, in basis points
 	Sticky   string         // what a choice sticks to: conversation, user, request
-	Lease    bool           // the data plane itself takes traffic back when the lease runs out
+	Lease    bool           // traffic is taken back when the lease runs out, by the data plane or by the guard (Leased)
 	Override bool           // testers can force the canary
 	Mirror   bool           // stable's requests can be copied to the canary
 }

@@ -36,7 +36,7 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 				Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure,
 			})
 		default:
-			err = fmt.Errorf("unknown driver %q, known is router", t.Driver)
+			err = fmt.Errorf("the driver %s is not built in", t.Driver)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("traffic target %s: %w", name, err)
