@@ -47,9 +47,7 @@ func (w Worker) check(r report) {
 			r("versioning.build_id", "is missing, want the id of this build")
 		}
 	}
-	if w.Log.Format != LogText && w.Log.Format != LogJSON {
-		r("log.format", "%s, want %s", quote(w.Log.Format), oneOf(LogText, LogJSON))
-	}
+	checkLog(w.Log, r.under("log"))
 }
 
 // eachTarget checks targets in the order of their names.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,8 @@ func TestFaultyFiles(t *testing.T) {
 			switch {
 			case strings.HasPrefix(name, "worker-"):
 				_, err = ParseWorker(name, data, func(string) (string, bool) { return "hush", true })
+			case strings.HasPrefix(name, "guard-"):
+				_, err = ParseGuard(name, data, nil)
 			case strings.HasPrefix(name, "gateway-"):
 				_, err = ParseGateway(name, data, func(string) (string, bool) { return "hush, hush, hush, hush", true })
 			default:
@@ -157,7 +160,7 @@ func rolloutExamples(t *testing.T) []string {
 	}
 	var out []string
 	for _, f := range files {
-		if name := filepath.Base(f); name != "worker.yaml" && name != "gateway.yaml" {
+		if name := filepath.Base(f); !slices.Contains([]string{"worker.yaml", "gateway.yaml", "guard.yaml"}, name) {
 			out = append(out, name)
 		}
 	}

@@ -53,6 +53,21 @@ func TestWorkerExample(t *testing.T) {
 	}
 }
 
+func TestGuardExample(t *testing.T) {
+	t.Parallel()
+	got, err := LoadGuard("../examples/guard.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := DefaultGuard()
+	want.Traffic = map[string]TrafficTarget{
+		"cluster": {Driver: DriverIstio, Namespaces: []string{"agents"}}, "routes": {Driver: DriverGatewayAPI, Namespaces: []string{"agents"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Secret{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestWorkerWithEverything sets every key there is.
 func TestWorkerWithEverything(t *testing.T) {
 	t.Parallel()

@@ -1,4 +1,5 @@
-// Command worker runs Aviary's workflows and activities.
+// Command worker runs Aviary's workflows and activities. As "worker guard" it is the guard, which takes traffic back from canaries
+// that no worker keeps alive, where the data plane doesn't.
 package main
 
 import (
@@ -24,12 +25,33 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// part is what the process can be: loading reads its settings and returns what it does.
+type part struct {
+	name, example string
+	load          func(path string) (func(context.Context, app.Options) error, error)
+}
+
+var (
+	workerPart = part{"worker", "examples/worker.yaml", func(path string) (func(context.Context, app.Options) error, error) {
+		settings, err := config.LoadWorker(path)
+		return func(ctx context.Context, o app.Options) error { return app.Run(ctx, settings, o) }, err
+	}}
+	guardPart = part{"worker guard", "examples/guard.yaml", func(path string) (func(context.Context, app.Options) error, error) {
+		settings, err := config.LoadGuard(path)
+		return func(ctx context.Context, o app.Options) error { return app.Guard(ctx, settings, o) }, err
+	}}
+)
+
 // run is the process until ctx ends: 0 when it stopped cleanly, 1 when it could not go on, 2 for a wrong command line or settings.
 func run(ctx context.Context, args []string, out, errs io.Writer) int {
-	flags := flag.NewFlagSet("worker", flag.ContinueOnError)
+	part := workerPart
+	if len(args) > 0 && args[0] == "guard" {
+		part, args = guardPart, args[1:]
+	}
+	flags := flag.NewFlagSet(part.name, flag.ContinueOnError)
 	flags.SetOutput(errs)
-	path := flags.String("config", "", "settings `file` (required)")
-	addrFile := flags.String("addr-file", "", "write the address listened on to this `file` as JSON, once the worker polls")
+	path := flags.String("config", "", "settings `file` (required), such as "+part.example)
+	addrFile := flags.String("addr-file", "", "write the address listened on to this `file` as JSON, once the process works")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -37,20 +59,20 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		return 2
 	}
 	if *showVersion {
-		_, _ = fmt.Fprintln(out, "worker", version)
+		_, _ = fmt.Fprintln(out, part.name, version)
 		return 0
 	}
 	if flags.NArg() > 0 || *path == "" {
-		_, _ = fmt.Fprintln(errs, "worker: want --config FILE and no arguments; examples/worker.yaml is one to start from")
+		_, _ = fmt.Fprintf(errs, "%s: want --config FILE and no arguments; %s is one to start from\n", part.name, part.example)
 		return 2
 	}
-	settings, err := config.LoadWorker(*path)
+	work, err := part.load(*path)
 	if err != nil {
 		_, _ = fmt.Fprintln(errs, err)
 		return 2
 	}
-	if err := app.Run(ctx, settings, app.Options{AddrFile: *addrFile, Log: errs, Version: version}); err != nil {
-		_, _ = fmt.Fprintln(errs, "worker:", err)
+	if err := work(ctx, app.Options{AddrFile: *addrFile, Log: errs, Version: version}); err != nil {
+		_, _ = fmt.Fprintf(errs, "%s: %v\n", part.name, err)
 		return 1
 	}
 	return 0
