@@ -1,10 +1,12 @@
 package app
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/aviary-rollouts/aviary/activities"
 	"github.com/aviary-rollouts/aviary/activities/metrics"
@@ -16,6 +18,7 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/notify/webhook"
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	routertraffic "github.com/aviary-rollouts/aviary/activities/traffic/router"
+	webhooktraffic "github.com/aviary-rollouts/aviary/activities/traffic/webhook"
 	"github.com/aviary-rollouts/aviary/config"
 	"github.com/aviary-rollouts/aviary/internal/httpx"
 	"github.com/aviary-rollouts/aviary/internal/replicas"
@@ -35,6 +38,8 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 			d, err = routertraffic.Open(replicas.Settings{
 				Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure,
 			})
+		case config.DriverWebhook:
+			d, err = openWebhook(t, secure)
 		default:
 			err = fmt.Errorf("the driver %s is not built in", t.Driver)
 		}
@@ -47,6 +52,14 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 		out[t.Driver][name] = d
 	}
 	return out, nil
+}
+
+func openWebhook(t config.TrafficTarget, secure *tls.Config) (traffic.Driver, error) {
+	transport := httpx.NewTransport(cmp.Or(t.Timeout, 5*time.Second))
+	transport.TLSClientConfig = secure
+	return webhooktraffic.New(webhooktraffic.Settings{
+		URL: t.URL, Secret: t.Secret.Reveal(), Timeout: t.Timeout, Transport: withHeaders(t.Headers, transport),
+	})
 }
 
 // providers constructs the metrics targets of the settings. A new source is a case here.
@@ -91,7 +104,7 @@ func notifiers(targets map[string]config.NotifyTarget, log *slog.Logger) (activi
 			out.Slack[name], err = slack.New(slack.Settings{Token: t.Slack.Token.Reveal(), APIURL: t.Slack.APIURL})
 		case t.Webhook != nil:
 			out.Webhook[name], err = webhook.New(webhook.Settings{
-				URL: t.Webhook.URL, Secret: t.Webhook.Secret.Reveal(), Transport: withHeaders(t.Webhook.Headers),
+				URL: t.Webhook.URL, Secret: t.Webhook.Secret.Reveal(), Transport: withHeaders(t.Webhook.Headers, httpx.NewTransport(10*time.Second)),
 			})
 		default:
 			err = fmt.Errorf("want slack or webhook")
@@ -117,11 +130,11 @@ type headers struct {
 	next  http.RoundTripper
 }
 
-func withHeaders(fixed map[string]string) http.RoundTripper {
+func withHeaders(fixed map[string]string, next http.RoundTripper) http.RoundTripper {
 	if len(fixed) == 0 {
-		return nil
+		return next
 	}
-	return headers{fixed, http.DefaultTransport}
+	return headers{fixed, next}
 }
 
 func (h headers) RoundTrip(r *http.Request) (*http.Response, error) {
