@@ -26,6 +26,7 @@ type agent struct {
 	addr    string
 	server  *fasthttp.Server
 	answer  []byte
+	asked   atomic.Int64                  // requests so far
 	release atomic.Pointer[chan struct{}] // closed to end the idle streams
 }
 
@@ -42,6 +43,7 @@ func startAgent() (*agent, error) {
 }
 
 func (a *agent) serve(c *fasthttp.RequestCtx) {
+	a.asked.Add(1)
 	path := string(c.Path())
 	switch {
 	case strings.HasSuffix(path, "/events"):

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
@@ -210,7 +211,11 @@ func stream(transport *http.Transport, addr string, events int) ([]float64, erro
 	return latencies, lines.Err()
 }
 
-// hold opens n streams, waits for the first event of each, and calls then while all of them are open.
+// settle is how long all streams are open before their memory is measured, so that it is the memory of idle streams and not
+// that of opening them.
+const settle = time.Second
+
+// hold opens n streams, waits for the first event of each, and calls then once all of them have been idle for settle.
 func hold(addr string, n int, then func()) error {
 	conns := make([]net.Conn, 0, n)
 	defer func() {
@@ -241,14 +246,16 @@ func hold(addr string, n int, then func()) error {
 			got += string(buf[:k])
 		}
 	}
+	time.Sleep(settle)
 	then()
 	return nil
 }
 
-// quantile of sorted values; 0 when there are none.
+// quantile of sorted values by the nearest rank, q in (0,1]; 0 when there are none.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
 	}
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
+	rank := int(math.Ceil(q * float64(len(sorted))))
+	return sorted[min(max(rank, 1), len(sorted))-1]
 }

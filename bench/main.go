@@ -85,6 +85,11 @@ func run(o options) error {
 	if o.rounds < 1 || o.seconds <= 0 || o.rate < 1 || o.streams < 1 {
 		return errors.New("-rounds, -seconds, -rate and -streams must be above 0")
 	}
+	if o.out != "" { // better now than after ten minutes
+		if _, _, err := around(o.out); err != nil {
+			return err
+		}
+	}
 	var agents [2]*agent
 	for i := range agents {
 		if agents[i], err = startAgent(); err != nil {
@@ -92,23 +97,28 @@ func run(o options) error {
 		}
 		defer agents[i].free()
 	}
-	b := &board{options: o, agents: agents, todo: todo, absent: map[string]string{}, versions: map[string]string{}, values: map[key][]float64{}}
+	b := &board{options: o, agents: agents, todo: todo, absent: map[string]string{}, failures: map[string][]string{}, versions: map[string]string{}, values: map[key]series{}}
 	for _, c := range contestants() {
 		if slices.Contains(chosen, c.name) {
 			b.enter(c)
 		}
 	}
-	for round := range o.rounds {
-		for i := range b.entered { // every round begins with another one
-			c := b.entered[(i+round)%len(b.entered)]
-			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, c.name)
+	b.play()
+	return b.report()
+}
+
+// play lets every contestant have its turn in every round, and every round begins with another one.
+func (b *board) play() {
+	for b.round = range b.rounds {
+		for i := range b.entered {
+			c := b.entered[(i+b.round)%len(b.entered)]
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", b.round+1, b.rounds, c.name)
 			if err := b.turn(c); err != nil {
 				fmt.Fprintf(os.Stderr, "%s: %v\n", c.name, err)
-				b.absent[c.name] = firstLine(err.Error())
+				b.failures[c.name] = append(b.failures[c.name], fmt.Sprintf("round %d: %s", b.round+1, firstLine(err.Error())))
 			}
 		}
 	}
-	return b.report()
 }
 
 // entry is a contestant that is there.
@@ -117,8 +127,11 @@ type entry struct {
 	program string
 }
 
-// key names a series of values, one per round.
+// key names a series of values.
 type key struct{ proxy, what string }
+
+// series holds a value by round. A round in which the proxy failed has none, and doesn't move the others.
+type series map[int]float64
 
 // board collects what was measured.
 type board struct {
@@ -126,9 +139,19 @@ type board struct {
 	agents   [2]*agent
 	todo     []string
 	entered  []entry
-	absent   map[string]string // why, by name
+	round    int                 // under way, from 0
+	absent   map[string]string   // why, by name
+	failures map[string][]string // of single rounds, by name
 	versions map[string]string
-	values   map[key][]float64
+	values   map[key]series
+}
+
+func (b *board) put(name, what string, v float64) {
+	k := key{name, what}
+	if b.values[k] == nil {
+		b.values[k] = series{}
+	}
+	b.values[k][b.round] = v
 }
 
 func (b *board) enter(c contestant) {
@@ -168,7 +191,7 @@ func (b *board) turn(c entry) error {
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	p := place{dir: dir, stable: b.agents[0].addr, canary: b.agents[1].addr}
 	if p.listen, err = freeAddr(); err != nil {
 		return err
@@ -191,9 +214,9 @@ func (b *board) turn(c entry) error {
 }
 
 func (b *board) work(name string, r *running, workload string) error {
-	put := func(what string, v float64) { b.values[key{name, what}] = append(b.values[key{name, what}], v) }
+	put := func(what string, v float64) { b.put(name, what, v) }
 	d := time.Duration(b.seconds * float64(time.Second))
-	before := r.usage()
+	before, stable, canary := r.usage(), b.agents[0].asked.Load(), b.agents[1].asked.Load()
 	var got result
 	var err error
 	switch workload {
@@ -209,10 +232,10 @@ func (b *board) work(name string, r *running, workload string) error {
 		if r.cmd == nil {
 			return nil
 		}
-		err = hold(r.addr, b.streams, func() { put("idle total", float64(r.usage().rss)/(1<<20)) })
+		put("idle before", float64(r.memory())/(1<<20))
+		err = hold(r.addr, b.streams, func() { put("idle total", float64(r.memory())/(1<<20)) })
 		b.agents[0].free()
 		b.agents[1].free()
-		put("idle before", float64(before.rss)/(1<<20))
 		return err
 	}
 	if err != nil {
@@ -223,7 +246,9 @@ func (b *board) work(name string, r *running, workload string) error {
 	}
 	put(workload+" rps", got.rps())
 	if r.cmd != nil {
-		put(workload+" cpu", float64((r.usage().cpu-before.cpu).Microseconds())/float64(got.requests))
+		put(workload+" cpu", float64((r.usage()-before).Microseconds())/float64(got.requests))
+		stable, canary = b.agents[0].asked.Load()-stable, b.agents[1].asked.Load()-canary
+		put(workload+" canary", 100*float64(canary)/float64(stable+canary))
 	}
 	put(workload+" p50", got.p50*1e6)
 	put(workload+" p99", got.p99*1e6)

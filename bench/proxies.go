@@ -43,11 +43,20 @@ type running struct {
 	stop chan struct{}
 }
 
-func (r *running) usage() usage {
+// usage is the CPU time of the proxy and its descendants since their start.
+func (r *running) usage() time.Duration {
 	if r.cmd == nil {
-		return usage{}
+		return 0
 	}
-	return measure(r.cmd.Process.Pid)
+	return cpu(r.cmd.Process.Pid)
+}
+
+// memory is that of the proxy and its descendants, in bytes.
+func (r *running) memory() int64 {
+	if r.cmd == nil {
+		return 0
+	}
+	return memory(r.cmd.Process.Pid)
 }
 
 // start writes the settings, starts the proxy and waits until it answers.

@@ -24,10 +24,13 @@ built() {
   version=$(cd "$here/$name" && go list -m -f '{{.Version}}' "$module") || return 0
   out=$bin/bench/$name-$version
   if [ -x "$out" ]; then return; fi
-  rm -f "$bin/bench/$name-"*
   echo "router.sh: building $name $version, some minutes the first time" >&2
-  (cd "$here/$name" && CGO_ENABLED=0 nice go build -p 2 -ldflags '-s -w' -o "$out" "$module/cmd/$name") ||
+  if (cd "$here/$name" && CGO_ENABLED=0 nice go build -ldflags '-s -w' -o "$bin/bench/.$name" "$module/cmd/$name"); then
+    rm -f "$bin/bench/$name-"* # older versions, which would be taken for this one
+    mv "$bin/bench/.$name" "$out"
+  else
     echo "router.sh: $name could not be built" >&2
+  fi
 }
 
 installed nginx
