@@ -44,7 +44,7 @@ prometheus: ## bin/prometheus: the one in PATH, else built from tools/
 ##@ Check
 
 .PHONY: test
-test: check-graph unit test-flagd test-devstack integration ## every test, the end-to-end ones against real servers included
+test: check-graph unit test-flagd test-devstack test-bench integration ## every test, the end-to-end ones against real servers included
 
 .PHONY: unit
 unit: ## the tests that need nothing but the code
@@ -58,6 +58,10 @@ test-flagd: ## the flagd-compatible choice against flagd's own evaluator
 .PHONY: test-devstack
 test-devstack: ## the tests of the embedded Temporal server
 	cd devstack && go test ./...
+
+.PHONY: test-bench
+test-bench: ## the tests of the comparison with other proxies, which need none of them
+	cd bench && go test ./...
 
 .PHONY: integration
 integration: build prometheus ## the end-to-end tests on the built binaries

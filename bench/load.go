@@ -52,6 +52,10 @@ func newClient(h *fasthttp.HostClient) *client {
 	return c
 }
 
+func hostClient(addr string, n int) *fasthttp.HostClient {
+	return &fasthttp.HostClient{Addr: addr, MaxConns: n, ReadTimeout: 10 * time.Second}
+}
+
 // ask sends the next turn and reports whether the whole answer came.
 func (c *client) ask() bool {
 	if c.turn%turns == 0 {
@@ -88,7 +92,7 @@ func (t *tally) result(took time.Duration) result {
 
 // closedLoop has n clients that each send the next request when the answer to the last has come.
 func closedLoop(addr string, n int, d time.Duration) result {
-	h := &fasthttp.HostClient{Addr: addr, MaxConns: n, ReadTimeout: 10 * time.Second}
+	h := hostClient(addr, n)
 	defer h.CloseIdleConnections()
 	var all tally
 	var wg sync.WaitGroup
@@ -118,7 +122,7 @@ func closedLoop(addr string, n int, d time.Duration) result {
 // openLoop sends rate requests a second on up to n connections, whether or not the answers keep up. A latency counts from the
 // moment the request was due, so a proxy that stalls pays for the requests that had to wait.
 func openLoop(addr string, rate, n int, d time.Duration) result {
-	h := &fasthttp.HostClient{Addr: addr, MaxConns: n, ReadTimeout: 10 * time.Second}
+	h := hostClient(addr, n)
 	defer h.CloseIdleConnections()
 	total := int(d.Seconds() * float64(rate))
 	due := make(chan time.Time, total)
