@@ -42,7 +42,7 @@ func contestants() []contestant {
 			args: func(p place) []string {
 				return []string{
 					"--entrypoints.web.address=" + p.listen, "--providers.file.filename=dynamic.yaml", "--log.level=ERROR",
-					"--global.checknewversion=false", "--global.sendanonymoususage=false",
+					"--serverstransport.maxidleconnsperhost=256", "--global.checknewversion=false", "--global.sendanonymoususage=false",
 				}
 			},
 		},

@@ -21,7 +21,7 @@ func TestContestantsAreSetUpAlike(t *testing.T) {
 		"nginx":   {"5% canary", "worker_processes 2", "access_log off", "keepalive 128", "proxy_http_version 1.1"},
 		"haproxy": {"weight 95", "weight 5", "nbthread 2", "http-reuse always"},
 		"caddy":   {"weighted_round_robin 95 5", "keepalive_idle_conns_per_host"},
-		"traefik": {"weight: 95", "weight: 5"},
+		"traefik": {"weight: 95", "weight: 5", "maxidleconnsperhost=256"},
 	}
 	for _, c := range contestants() {
 		if c.name == direct {
