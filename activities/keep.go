@@ -84,6 +84,8 @@ func difference(seen traffic.Observed, route rollout.Route) string {
 		return fmt.Sprintf("mirror %s instead of %s", seen.Mirror, route.Mirror)
 	case seen.Stable != "" && seen.Stable != route.Stable:
 		return fmt.Sprintf("stable version %s instead of %s", seen.Stable, route.Stable)
+	case seen.Drift != "":
+		return seen.Drift
 	case route.Exposed() && seen.Canary != route.Canary:
 		return fmt.Sprintf("canary %q instead of %s", seen.Canary, route.Canary)
 	}

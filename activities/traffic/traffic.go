@@ -46,6 +46,7 @@ type Observed struct {
 	LeaseExpired bool            `json:"lease_expired,omitempty"`
 	Versions     []string        `json:"versions,omitempty"`   // that the data plane can send traffic to; nil: it does not know
 	Changed      []string        `json:"changed,omitempty"`    // stable or canary, if it became another under its name since the owner came
+	Drift        string          `json:"drift,omitempty"`      // what else somebody changed about what was set, in words
 	ChangedBy    string          `json:"changed_by,omitempty"` // who wrote last what differs from what was set, and when, if the data plane tells
 	Object       *rollout.Object `json:"object,omitempty"`     // where that is; nil: the data plane goes by the agent's name
 	Lagging      []string        `json:"lagging,omitempty"`    // replicas that differ from the rest
