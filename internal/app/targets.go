@@ -17,10 +17,14 @@ import (
 	"github.com/aviary-rollouts/aviary/activities/notify/slack"
 	"github.com/aviary-rollouts/aviary/activities/notify/webhook"
 	"github.com/aviary-rollouts/aviary/activities/traffic"
+	flagdtraffic "github.com/aviary-rollouts/aviary/activities/traffic/flagd"
+	"github.com/aviary-rollouts/aviary/activities/traffic/gatewayapi"
+	"github.com/aviary-rollouts/aviary/activities/traffic/istio"
 	routertraffic "github.com/aviary-rollouts/aviary/activities/traffic/router"
 	webhooktraffic "github.com/aviary-rollouts/aviary/activities/traffic/webhook"
 	"github.com/aviary-rollouts/aviary/config"
 	"github.com/aviary-rollouts/aviary/internal/httpx"
+	"github.com/aviary-rollouts/aviary/internal/kube"
 	"github.com/aviary-rollouts/aviary/internal/replicas"
 )
 
@@ -38,8 +42,14 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 			d, err = routertraffic.Open(replicas.Settings{
 				Addresses: t.Gateways, DNS: t.GatewaysDNS, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure,
 			})
+		case config.DriverFlagd:
+			d, err = openFlagd(t)
 		case config.DriverWebhook:
 			d, err = openWebhook(t, secure)
+		case config.DriverIstio:
+			d, err = istio.New(cluster(t))
+		case config.DriverGatewayAPI:
+			d, err = gatewayapi.New(cluster(t))
 		default:
 			err = fmt.Errorf("the driver %s is not built in", t.Driver)
 		}
@@ -54,12 +64,29 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 	return out, nil
 }
 
+func openFlagd(t config.TrafficTarget) (traffic.Driver, error) {
+	if t.ConfigMap == nil {
+		return flagdtraffic.New(flagdtraffic.NewFile(string(t.File))), nil
+	}
+	client, err := kube.Open(cluster(t))
+	if err != nil {
+		return nil, err
+	}
+	m := t.ConfigMap
+	return flagdtraffic.New(flagdtraffic.NewConfigMap(client.ConfigMap(m.Namespace, m.Name, m.Key))), nil
+}
+
 func openWebhook(t config.TrafficTarget, secure *tls.Config) (traffic.Driver, error) {
 	transport := httpx.NewTransport(cmp.Or(t.Timeout, 5*time.Second))
 	transport.TLSClientConfig = secure
 	return webhooktraffic.New(webhooktraffic.Settings{
 		URL: t.URL, Secret: t.Secret.Reveal(), Timeout: t.Timeout, Transport: withHeaders(t.Headers, transport),
 	})
+}
+
+// cluster is where a target's objects are.
+func cluster(t config.TrafficTarget) kube.Settings {
+	return kube.Settings{Kubeconfig: string(t.Kubeconfig), Context: t.Context, Timeout: t.Timeout, Namespaces: t.Namespaces}
 }
 
 // providers constructs the metrics targets of the settings. A new source is a case here.
