@@ -1,4 +1,5 @@
-// Traefik, with the replace lines of its own go.mod.
+// Traefik, with the replace lines of its own go.mod. 3.7.13 is newer, but the module proxy lacks the commit of a fork it replaces
+// a module by.
 module github.com/aviary-rollouts/aviary/bench/traefik
 
 go 1.26.8
