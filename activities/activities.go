@@ -101,6 +101,7 @@ type Registry interface {
 const (
 	NameOrphans = "Orphans"
 	NameNotify  = "Notify"
+	NameInspect = "Inspect"
 )
 
 // Register registers every activity under its wire name.
@@ -113,6 +114,7 @@ func (a *Activities) Register(r Registry) {
 		string(rollout.TaskFinalize):  a.Finalize,
 		NameOrphans:                   a.Orphans,
 		NameNotify:                    a.Notify,
+		NameInspect:                   a.Inspect,
 	} {
 		r.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}

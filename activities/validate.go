@@ -90,6 +90,11 @@ func (a *Activities) validateRoute(ctx context.Context, spec rollout.Spec) error
 	if err != nil {
 		return routeError(err)
 	}
+	return a.validateSeen(ctx, spec, seen)
+}
+
+// validateSeen refuses a rollout that does not fit what the data plane says.
+func (a *Activities) validateSeen(ctx context.Context, spec rollout.Spec, seen traffic.Observed) error {
 	if seen.Versions != nil {
 		for _, version := range []string{spec.Stable, spec.Canary} {
 			if !slices.Contains(seen.Versions, version) {

@@ -15,11 +15,11 @@ import (
 func TestWireNames(t *testing.T) {
 	t.Parallel()
 	want := []string{
-		"aviary", "Canary", "Sweep", "Notify", "Orphans", "status", "decisions", "series", "aviary-sweep", "canary/a",
+		"aviary", "Canary", "Sweep", "Check", "Notify", "Orphans", "Inspect", "status", "decisions", "series", "aviary-sweep", "canary/a",
 		"Validate", "SetWeight", "Observe", "Restore", "Finalize", "CanaryAgent", "CanaryPhase", "CanaryWeight",
 	}
 	got := []string{
-		TaskQueue, CanaryName, SweepName, NotifyName, OrphansName, QueryStatus, QueryDecisions, QuerySeries, SweepID, WorkflowID("a"),
+		TaskQueue, CanaryName, SweepName, CheckName, NotifyName, OrphansName, InspectName, QueryStatus, QueryDecisions, QuerySeries, SweepID, WorkflowID("a"),
 		string(rollout.TaskValidate), string(rollout.TaskSetWeight), string(rollout.TaskObserve), string(rollout.TaskRestore),
 		string(rollout.TaskFinalize), attributeAgent.GetName(), attributePhase.GetName(), attributeWeight.GetName(),
 	}
@@ -44,7 +44,7 @@ func TestActivitiesAreRegisteredUnderTheNamesCalled(t *testing.T) {
 	t.Parallel()
 	got := names{}
 	new(activities.Activities).Register(got)
-	want := names{NotifyName: true, OrphansName: true, string(rollout.TaskValidate): true, string(rollout.TaskSetWeight): true,
+	want := names{NotifyName: true, OrphansName: true, InspectName: true, string(rollout.TaskValidate): true, string(rollout.TaskSetWeight): true,
 		string(rollout.TaskObserve): true, string(rollout.TaskRestore): true, string(rollout.TaskFinalize): true}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-called +registered):\n%s", d)

@@ -1,5 +1,5 @@
 // Package workflows holds Aviary's Temporal workflows: Canary carries out what rollout.Step decides, Sweep gives traffic back
-// that nobody owns any more.
+// that nobody owns any more, Check looks at what a rollout would need.
 package workflows
 
 import (
@@ -20,9 +20,11 @@ const TaskQueue = "aviary"
 const (
 	CanaryName = "Canary"
 	SweepName  = "Sweep"
+	CheckName  = "Check"
 
 	NotifyName  = "Notify"
 	OrphansName = "Orphans"
+	InspectName = "Inspect"
 )
 
 // Queries of Canary.
@@ -66,4 +68,5 @@ func StartOptions(spec rollout.Spec) client.StartWorkflowOptions {
 func Register(registry worker.WorkflowRegistry, behavior workflow.VersioningBehavior) {
 	registry.RegisterWorkflowWithOptions(Canary, workflow.RegisterOptions{Name: CanaryName, VersioningBehavior: behavior})
 	registry.RegisterWorkflowWithOptions(Sweep, workflow.RegisterOptions{Name: SweepName, VersioningBehavior: behavior})
+	registry.RegisterWorkflowWithOptions(Check, workflow.RegisterOptions{Name: CheckName, VersioningBehavior: behavior})
 }

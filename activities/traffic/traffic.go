@@ -23,6 +23,13 @@ type Driver interface {
 	List(ctx context.Context) ([]Observed, error)
 }
 
+// Inspector is a driver that can look at more than a route's weights: whether what a rollout names is there, and whether the driver may
+// change it.
+type Inspector interface {
+	// Inspect changes nothing. The paths of remarks are those of the rollout file.
+	Inspect(ctx context.Context, route rollout.Route) []rollout.Remark
+}
+
 // Capabilities of a data plane.
 type Capabilities struct {
 	Step     rollout.Weight // least step of a weight, in basis points

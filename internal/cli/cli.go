@@ -49,12 +49,33 @@ type Process struct {
 
 // Run carries out one command and returns the exit code. When ctx is done it stops soon; a rollout that it watched goes on.
 func Run(ctx context.Context, args []string, p Process) int {
+	out := &sink{to: p.Out}
+	p.Out = out
 	a := &app{Process: p}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(p.Out)
 	root.SetErr(p.Err)
-	return a.end(root.ExecuteContext(ctx))
+	code := a.end(root.ExecuteContext(ctx))
+	if out.err != nil && code == ExitDone {
+		a.warn("the output could not be written: %v", out.err)
+		return ExitFailed
+	}
+	return code
+}
+
+// sink remembers the first error of writing, so that a full disk or a closed pipe is never taken for success.
+type sink struct {
+	to  io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.to.Write(p)
+	if s.err == nil {
+		s.err = err
+	}
+	return n, err
 }
 
 // app is one run of the command line.

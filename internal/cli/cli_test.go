@@ -168,6 +168,64 @@ func TestDryRunStartsNothing(t *testing.T) {
 	golden(t, "dry_run", got.out)
 }
 
+// full is a disk without room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestOutputThatIsLostIsAFailure: whoever writes the output into a file learns that it is not there.
+func TestOutputThatIsLostIsAFailure(t *testing.T) {
+	t.Parallel()
+	ok := file(t, good)
+	for _, args := range [][]string{
+		{"lint", ok}, {"lint", ok, "-o", "json"}, {"render", ok}, {"render", ok, "-o", "yaml"}, {"version"}, {"--help"},
+		{"start", ok, "--dry-run"}, {"plan", ok, "--rps", "10"}, {"simulate", ok, "--runs", "1"}, {"completion", "bash"},
+	} {
+		got := command(t.Context(), &fake{}, &script{now: noon}, func(p *Process) { p.Out = full{} }, args...)
+		if got.code != ExitFailed || !strings.Contains(got.err, "no space left on device") {
+			t.Errorf("%v: exit code %d, stderr %q; want a failure that says why", args, got.code, got.err)
+		}
+	}
+}
+
+// TestLintLive: what a worker found is told beside what the file alone tells, and what would not work is a failure.
+func TestLintLive(t *testing.T) {
+	t.Parallel()
+	ok, bad := file(t, good), file(t, strings.Replace(good, "weight: 0.5,", "weight: 5,", 1))
+	fine := rollout.Remark{Level: rollout.RemarkOK, Path: "traffic", Text: "istio cluster answers"}
+	doubt := rollout.Remark{Level: rollout.RemarkWarning, Path: "metrics", Text: "no request in 20s"}
+	fault := rollout.Remark{Level: rollout.RemarkError, Path: "traffic.object.rule", Text: "no http route weighted"}
+	for name, c := range map[string]struct {
+		remarks  []rollout.Remark
+		polled   time.Time
+		args     []string
+		code     int
+		out, err []string
+		checks   int
+	}{
+		"all well":      {[]rollout.Remark{fine, doubt}, noon, []string{ok}, 0, []string{": ok, 3 stages", "  ok       traffic: istio cluster answers", "  warning  metrics: no request"}, nil, 1},
+		"a fault":       {[]rollout.Remark{fine, fault}, noon, []string{ok}, ExitFailed, []string{"  ok       traffic"}, []string{ok + ": traffic.object.rule: no http route", "1 of 1 rollouts would not work"}, 1},
+		"as JSON":       {[]rollout.Remark{fault}, noon, []string{ok, "-o", "json"}, ExitFailed, []string{`"ok": false`, `"level": "error"`}, nil, 1},
+		"a bad file":    {[]rollout.Remark{fine}, noon, []string{ok, bad}, ExitUsage, []string{"traffic: istio"}, []string{bad + ":6: "}, 1},
+		"no worker":     {nil, time.Time{}, []string{ok}, ExitFailed, nil, []string{"no worker polls task queue aviary", "--task-queue"}, 0},
+		"another queue": {[]rollout.Remark{fine}, noon, []string{ok, "--task-queue", "other"}, 0, []string{": ok"}, nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := &fake{remarks: c.remarks, polled: c.polled}
+			got := command(t.Context(), f, &script{now: noon}, nil, append([]string{"lint", "--live"}, c.args...)...)
+			if got.code != c.code || len(f.checks) != c.checks || len(f.runs) > 0 {
+				t.Errorf("exit code %d, want %d; %d checks, want %d; %d rollouts", got.code, c.code, len(f.checks), c.checks, len(f.runs))
+			}
+			has(t, "stdout", got.out, c.out...)
+			has(t, "stderr", got.err, c.err...)
+		})
+	}
+	if got := command(t.Context(), &fake{}, &script{now: noon}, nil, "lint", "--task-queue", "x", ok); got.code != ExitUsage {
+		t.Errorf("--task-queue alone: exit code %d", got.code)
+	}
+}
+
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	bad := file(t, strings.Replace(good, "weight: 0.5,", "weight: 5,", 1))

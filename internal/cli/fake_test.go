@@ -55,6 +55,8 @@ type fake struct {
 	asks     []rollout.Ask
 	queue    string
 	listings []string
+	remarks  []rollout.Remark // of a check
+	checks   []string         // the agents that were checked
 }
 
 var errDown = serviceerror.NewUnavailable("connection refused")
@@ -91,7 +93,7 @@ func (r *run) info() *workflowpb.WorkflowExecutionInfo {
 	return info
 }
 
-func (f *fake) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
+func (f *fake) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, name any, args ...any) (client.WorkflowRun, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r := f.find(o.ID, ""); r != nil && r.how == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
@@ -101,6 +103,10 @@ func (f *fake) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions,
 		return nil, serviceerror.NewWorkflowExecutionAlreadyStarted("already started", "", r.runID)
 	}
 	spec := args[0].(rollout.Spec)
+	if name == workflows.CheckName {
+		f.checks, f.queue = append(f.checks, spec.Agent), o.TaskQueue
+		return fakeRun{f, &run{id: o.ID}}, nil
+	}
 	r := &run{id: o.ID, runID: "run-" + string(rune('a'+len(f.runs))), how: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING}
 	r.status = rollout.Status{Agent: spec.Agent, Stable: spec.Stable, Canary: spec.Canary, Phase: rollout.Validating, Started: noon, Stages: len(spec.Stages), Owner: r.id + "/" + r.runID}
 	f.runs, f.queue = append(f.runs, r), o.TaskQueue
@@ -205,6 +211,10 @@ func (r fakeRun) GetID() string                  { return r.of.id }
 func (r fakeRun) GetRunID() string               { return r.of.runID }
 func (r fakeRun) GetFirstExecutionRunID() string { return r.of.runID }
 func (r fakeRun) Get(_ context.Context, into any) error {
+	if remarks, ok := into.(*[]rollout.Remark); ok {
+		*remarks = r.remarks
+		return nil
+	}
 	if r.of.how != enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED {
 		return errors.New("workflow execution error: " + r.of.how.String())
 	}

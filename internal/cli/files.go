@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/aviary-rollouts/aviary/config"
@@ -30,75 +27,6 @@ func load(file string, o config.Overrides) (rollout.Spec, error) {
 		return spec, usageError{badFile{err}}
 	}
 	return spec, nil
-}
-
-// checked is what lint says of one file.
-type checked struct {
-	File     string   `json:"file"`
-	OK       bool     `json:"ok"`
-	Agent    string   `json:"agent,omitempty"`
-	Stages   int      `json:"stages,omitempty"`
-	Problems []string `json:"problems,omitempty"` // as file:line: path: what is wrong, and what is allowed
-}
-
-func (a *app) lint() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "lint FILE...", Short: "Check rollout files, and say everything that is wrong with them", GroupID: groupFile,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usageError{errors.New("want at least one FILE")}
-			}
-			return nil
-		},
-	}
-	o := overrides(cmd)
-	cmd.RunE = func(_ *cobra.Command, files []string) error { return a.checkFiles(files, *o) }
-	return cmd
-}
-
-func (a *app) checkFiles(files []string, o config.Overrides) error {
-	var (
-		results []checked
-		bad     int
-	)
-	for _, file := range files {
-		spec, err := load(file, o)
-		r := checked{File: file, OK: err == nil, Agent: spec.Agent, Stages: len(spec.Stages), Problems: problems(err)}
-		if err != nil {
-			bad++
-		}
-		results = append(results, r)
-	}
-	err := a.emit(results, func() {
-		for _, r := range results {
-			if r.OK {
-				a.say("%s: ok, %d stages for %s", r.File, r.Stages, r.Agent)
-			}
-			for _, p := range r.Problems {
-				_, _ = fmt.Fprintln(a.Err, p)
-			}
-		}
-	})
-	if err == nil && bad > 0 {
-		return usageError{badFile{fmt.Errorf("%d of %d files can't be used", bad, len(files))}}
-	}
-	return err
-}
-
-// problems are the single problems of an error of config.
-func problems(err error) []string {
-	var all config.Problems
-	if !errors.As(err, &all) {
-		if err == nil {
-			return nil
-		}
-		return []string{err.Error()}
-	}
-	out := make([]string, len(all))
-	for i, p := range all {
-		out[i] = p.String()
-	}
-	return out
 }
 
 func (a *app) render() *cobra.Command {
