@@ -56,7 +56,15 @@ func TestGoodCanaryIsPromotedAndBadOneTakenBack(t *testing.T) {
 	w.traffic("fine", 150)
 	w.traffic("broken", 150)
 
-	out, code := w.starter("start", w.file("fine.yaml", quick("fine", "v42")), "--watch")
+	fine := w.file("fine.yaml", quick("fine", "v42"))
+	out, code := w.starter("lint", "--live", fine)
+	if code != 0 || !strings.Contains(out, "all traffic on v41") || !strings.Contains(out, "requests to fine v41") {
+		t.Fatalf("what the good canary needs, by a worker: code %d:\n%s", code, out)
+	}
+	if out, code := w.starter("lint", "--live", w.file("none.yaml", quick("fine", "v99"))); code != 1 || !strings.Contains(out, "does not know version v99") {
+		t.Fatalf("what a version that is not there needs, by a worker: code %d:\n%s", code, out)
+	}
+	out, code = w.starter("start", fine, "--watch")
 	if code != 0 || !strings.Contains(out, "promoted") {
 		t.Fatalf("the good canary ended with code %d:\n%s", code, out)
 	}
