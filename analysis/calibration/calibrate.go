@@ -117,7 +117,7 @@ func (c *calibration) vary(metric int, out *Metric, rng *rand.Rand) {
 	d := c.dispersion(metric, rng)
 	out.Tested, out.Phi, out.Blocks, out.Split = true, known(d.Phi), d.Blocks, d.Split
 	if out.Phi != nil {
-		out.Used = *out.Phi
+		out.Used = min(mostPhi, *out.Phi)
 	}
 	out.Cohort = known(c.cohortSpread(metric, c.rollout.leastWeight(), leastPhi(d)))
 }
@@ -295,7 +295,7 @@ func (c *calibration) tight(runs []verdicts) {
 				}
 			}
 			if out := float64(beyond) / float64(len(runs)); out > heldTooOften {
-				c.out.Tightness = append(c.out.Tightness, Tight{Check: key.check, Stage: s.Name, Natural: upperQuantile(sizes, 0.95), Beyond: out})
+				c.out.Tightness = append(c.out.Tightness, Tight{Check: key.check, Stage: s.Name, Natural: known(upperQuantile(sizes, 0.95)), Beyond: out})
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package calibration
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -220,6 +221,31 @@ func TestCalibrateRefuses(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestOutages: a history with outages of everybody has a φ beyond all bounds. It is told, with what to do about it, and the most that can be
+// set is used.
+func TestOutages(t *testing.T) {
+	t.Parallel()
+	metrics := presets(t, "error_rate")
+	b := NewBuilder(metrics, began, began.Add(48*time.Hour), time.Minute, Whole)
+	rng := rand.New(rand.NewPCG(3, 3))
+	for i := range 48 * 60 {
+		n, x := 6e6, float64(60_000+rng.IntN(100))
+		if i%600 > 500 {
+			x = n
+		}
+		b.Add(began.Add(time.Duration(i+1)*time.Minute), "", "error_rate", n, x)
+	}
+	got := calibrate(t, b.History(), day(t, metrics, "error_rate_increase < 0.10"))
+	m := got.Metrics[0]
+	if m.Phi == nil || *m.Phi <= mostPhi || m.Used != mostPhi || got.Overdispersion["error_rate"] != mostPhi {
+		t.Errorf("φ %v, used %v, to set %v; want more than %v measured and that used", m.Phi, m.Used, got.Overdispersion, mostPhi)
+	}
+	words := strings.Join(got.Warnings, "\n")
+	if !strings.Contains(words, "beyond the 1000 that can be set") || !strings.Contains(words, "freeze_when") {
+		t.Errorf("warnings:\n%s\nwant what to do", words)
 	}
 }
 

@@ -227,7 +227,7 @@ func (r *csvReader) line(line int, record []string) {
 	}
 }
 
-// once wants every poll of a metric once.
+// once wants every moment of a metric once. Whether two moments are of one poll shows when its length is known.
 func (r *csvReader) once(row csvRow) {
 	key := strconv.FormatInt(row.at.UnixNano(), 10) + "\x00" + row.unit + "\x00" + row.metric
 	if first, ok := r.seen[key]; ok {
@@ -315,9 +315,12 @@ func (r *csvReader) count(line int, column, text string) (float64, bool) {
 
 func parseTime(text string) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		if t.Year() < 1970 || t.Year() > 2200 {
+			return t, fmt.Errorf("%q is in the year %d, want one from 1970 to 2200", clip(text), t.Year())
+		}
 		return t, nil
 	}
-	if s, err := strconv.ParseFloat(text, 64); err == nil && s >= 0 && s < 1e11 {
+	if s, err := strconv.ParseFloat(text, 64); err == nil && s >= 0 && s < 7e9 {
 		return time.UnixMilli(int64(math.Round(s * 1000))), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is not a time, want 2026-03-01T12:00:00Z or seconds since 1970", clip(text))
@@ -360,11 +363,23 @@ func (r *csvReader) grid() (start time.Time, step time.Duration, polls int) {
 		r.problem(last.line, columnTime, "%.0f polls at steps of %s, of each of %.0f units: want at most %d polls, and %d of all units together: join polls", n, step, columns, mostPolls, mostCells)
 		return
 	}
+	type cell struct {
+		poll         int
+		unit, metric string
+	}
+	seen := map[cell]int{} // its line
 	for _, row := range r.rows {
 		k := float64(row.at.Sub(first.at)) / float64(step)
 		if math.Abs(k-math.Round(k)) > gridJitter {
 			r.problem(row.line, columnTime, "%s is not on the grid of %s that begins with line %d: want polls of one length", row.at.UTC().Format(time.RFC3339), step, first.line)
 		}
+		c := cell{int(math.Round(k)), row.unit, row.metric}
+		if other, twice := seen[c]; twice {
+			one, two := min(other, row.line), max(other, row.line)
+			r.problem(two, "", "the same poll, unit and metric as line %d, want every poll once", one)
+			continue
+		}
+		seen[c] = row.line
 	}
 	return first.at.Add(-step), step, int(math.Round(n))
 }

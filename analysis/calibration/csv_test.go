@@ -109,6 +109,27 @@ func TestReadCSV(t *testing.T) {
 	}
 }
 
+// TestReadCSVRefuses is what shows only when all lines are known.
+func TestReadCSVRefuses(t *testing.T) {
+	t.Parallel()
+	many := "time,metric,n,x\n" + strings.Repeat("0,error_rate,1,2\n", 1000)
+	for _, c := range []struct{ name, text, want string }{
+		{"two lines of one poll", "time,metric,n,x\n0,error_rate,10,1\n10,error_rate,10,1\n10.2,error_rate,10,1\n20,error_rate,10,1\n", "polls.csv:4: the same poll, unit and metric as line 3"},
+		{"a year without computers", "time,metric,n,x\n0001-01-01T00:00:00Z,error_rate,10,1\n2026-01-01T00:00:00Z,error_rate,10,1\n", "polls.csv:2: time: "},
+		{"a year too far", "time,metric,n,x\n2026-01-01T00:00:00Z,error_rate,10,1\n9999-01-01T00:00:00Z,error_rate,10,1\n", "want one from 1970 to 2200"},
+		{"more than anybody reads", many, "and "},
+	} {
+		_, err := ReadCSV("polls.csv", strings.NewReader(c.text), presets(t, "error_rate"))
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), "\n") > 25 {
+			t.Errorf("%s: error %v, want one that says %q, in a few lines", c.name, err, c.want)
+		}
+	}
+	bom := "\ufefftime,metric,n,x\n0,error_rate,10,1\n10,error_rate,10,1\n20,error_rate,10,1\n"
+	if h, err := ReadCSV("polls.csv", strings.NewReader(bom), presets(t, "error_rate")); err != nil || h.Polls != 3 {
+		t.Errorf("a spreadsheet's file: %v", err)
+	}
+}
+
 func TestReadCSVOfUsers(t *testing.T) {
 	t.Parallel()
 	const text = "time,user,metric,n,x\n0,ann,error_rate,10,1\n60,ann,error_rate,10,2\n60,bob,error_rate,5,0\n"

@@ -24,8 +24,8 @@ func (p Problem) String() string {
 // Problems are all that is wrong with a file, in the order of its lines.
 type Problems []Problem
 
-// mostProblems is how many problems are told.
-const mostProblems = 100
+// mostProblems is how many problems are told: a column that is wrong in one line is wrong in all.
+const mostProblems = 20
 
 // Error is every problem, one a line.
 func (ps Problems) Error() string {

@@ -81,10 +81,11 @@ type Rates struct {
 
 // Tight is a limit that identical versions exceed by chance.
 type Tight struct {
-	Check   string  `json:"check"`
-	Stage   string  `json:"stage"`
-	Natural float64 `json:"natural"` // what 95 % of identical versions stay within, as a change
-	Beyond  float64 `json:"beyond"`  // share of identical versions beyond the limit at the end of the stage
+	Check string `json:"check"`
+	Stage string `json:"stage"`
+	// Natural is what 95 % of identical versions stay within, as a change. Nil: there is no bound, as where stable had no events at all.
+	Natural *float64 `json:"natural"`
+	Beyond  float64  `json:"beyond"` // share of identical versions beyond the limit at the end of the stage
 }
 
 // Promise is when an injected regression is caught.

@@ -18,8 +18,12 @@ func (c *calibration) warn() {
 		c.out.Warnings = append(c.out.Warnings, fmt.Sprintf(format, args...))
 	}
 	for _, t := range c.out.Tightness {
-		say("%s is tighter than what chance does to identical versions in stage %s (±%s %%): %.0f of %d replays ended beyond it: expect held stages",
-			t.Check, t.Stage, percent(t.Natural), math.Round(t.Beyond*float64(c.out.Replays.Count)), c.out.Replays.Count)
+		natural := "with so few events that any change happens"
+		if t.Natural != nil {
+			natural = "±" + percent(*t.Natural) + " %"
+		}
+		say("%s is tighter than what chance does to identical versions in stage %s (%s): %.0f of %d replays ended beyond it: expect held stages",
+			t.Check, t.Stage, natural, math.Round(t.Beyond*float64(c.out.Replays.Count)), c.out.Replays.Count)
 	}
 	if r := c.out.Replays; !r.Settled {
 		say("identical versions are still doubted in %s %% of the replays, want at most 5 %%: something other than chance tells the pseudo-arms apart, "+
@@ -58,6 +62,9 @@ func (c *calibration) warnMetric(m Metric, say func(string, ...any)) {
 		say("φ of %s could not be measured: too few events in %s, want at least %d blocks of a minute or more with some", m.Name, days(c.out.Days), leastBlocks)
 	case m.Tested && m.Used > *m.Phi:
 		say("φ of %s was raised from %s to %s: with less, identical versions were doubted too often", m.Name, short(*m.Phi), short(m.Used))
+	}
+	if m.Phi != nil && *m.Phi > mostPhi {
+		say("φ of %s is beyond the %d that can be set, which is used: with it hardly anything can be told", m.Name, mostPhi)
 	}
 	if m.Phi != nil && *m.Phi > muchPhi {
 		say("φ of %s is %s, and evidence takes as many times the requests: if the history holds outages of everybody, name them in freeze_when%s",

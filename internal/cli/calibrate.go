@@ -48,6 +48,7 @@ type calibrating struct {
 	replays                         int
 	seed                            uint64
 	out                             string
+	force                           bool
 	overrides                       *config.Overrides
 }
 
@@ -68,7 +69,7 @@ target of the worker's settings (--worker worker.yaml --target default); or from
   time,unit,metric,n,x,le:0.5,le:1
 
 time is the end of a poll; unit (an instance) or user may be absent; n and x are what the counters grew by: trials and events, or
-observations and their sum; le:B are the observations of a quantile up to B.`,
+observations and their sum; x is empty for a quantile, and le:B are its observations up to B.`,
 	}
 	c.overrides = overrides(cmd)
 	flags := cmd.Flags()
@@ -77,13 +78,14 @@ observations and their sum; le:B are the observations of a quantile up to B.`,
 	flags.StringVar(&c.target, "target", "", "`name` of the metrics target in --worker; the rollout's unless given")
 	flags.StringVar(&c.csv, "csv", "", "`file` of polls")
 	flags.StringVar(&c.version, "version", "", "the `version` whose history is read; the rollout's stable unless given")
-	flags.StringVar(&c.last, "last", "14d", "`time` to look back, such as 14d or 36h")
+	flags.StringVar(&c.last, "last", defaultLast, "`time` to look back, such as 14d or 36h")
 	flags.StringVar(&c.until, "until", "", "end of the history as a `time` such as 2026-03-01T12:00:00Z; now unless given")
 	flags.StringVar(&c.unitLabel, "unit-label", "", "`label` that tells instances apart, such as pod or instance")
 	flags.StringVar(&c.userLabel, "user-label", "", "`label` that tells users or sessions apart")
 	flags.IntVar(&c.replays, "replays", 100, "`number` of pseudo-rollouts, 100 or more")
 	flags.Uint64Var(&c.seed, "seed", 1, "`number` that chance is drawn from; the same gives the same answer")
 	flags.StringVar(&c.out, "out", "", "`file` to write the settings to, in place of printing them")
+	flags.BoolVar(&c.force, "force", false, "replace the file of --out if there is one")
 	cmd.MarkFlagsMutuallyExclusive("prometheus", "worker", "csv")
 	cmd.MarkFlagsMutuallyExclusive("unit-label", "user-label")
 	cmd.MarkFlagsOneRequired("prometheus", "worker", "csv")
@@ -94,6 +96,9 @@ observations and their sum; le:B are the observations of a quantile up to B.`,
 func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) error {
 	if c.replays < 100 || c.replays > 10_000 {
 		return usageError{fmt.Errorf("--replays %d: want 100 to 10000", c.replays)}
+	}
+	if err := c.fits(file); err != nil {
+		return usageError{err}
 	}
 	spec, err := load(file, *c.overrides)
 	if err != nil {
@@ -120,7 +125,7 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 		return err
 	}
 	if c.out != "" {
-		if err := os.WriteFile(c.out, fragment, 0o600); err != nil {
+		if err := c.write(fragment); err != nil {
 			return fmt.Errorf("write the settings: %w", err)
 		}
 	}
@@ -132,6 +137,58 @@ func (a *app) runCalibrate(ctx context.Context, file string, c calibrating) erro
 			a.say("\nSettings to put into %s:\n\n%s", file, strings.TrimRight(string(fragment), "\n"))
 		}
 	})
+}
+
+// fits reports flags that mean nothing together, and an --out that would destroy what is read.
+func (c calibrating) fits(file string) error {
+	if c.csv != "" {
+		for _, f := range []struct {
+			name  string
+			given bool
+		}{
+			{"last", c.last != defaultLast}, {"until", c.until != ""}, {"version", c.version != ""}, {"unit-label", c.unitLabel != ""}, {"user-label", c.userLabel != ""},
+		} {
+			if f.given {
+				return fmt.Errorf("--%s is for a metrics source; a file of polls (--csv) is taken whole", f.name)
+			}
+		}
+	}
+	if c.target != "" && c.worker == "" {
+		return errors.New("--target is of --worker, and none is given")
+	}
+	if c.out == "" {
+		if c.force {
+			return errors.New("--force is for --out")
+		}
+		return nil
+	}
+	old, err := os.Stat(c.out)
+	if err != nil {
+		return nil // there is none, or the writing will say what is wrong
+	}
+	for _, input := range []string{file, c.csv, c.worker} {
+		if in, err := os.Stat(input); input != "" && err == nil && os.SameFile(in, old) {
+			return fmt.Errorf("--out %s: that is %s, which is read: want another file", c.out, input)
+		}
+	}
+	if !c.force {
+		return fmt.Errorf("--out %s: there is such a file: want a new one, or --force", c.out)
+	}
+	return nil
+}
+
+// write writes the settings to a new file, or with --force over an old one.
+func (c calibrating) write(settings []byte) error {
+	how := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if c.force {
+		how = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	}
+	f, err := os.OpenFile(c.out, how, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(settings)
+	return errors.Join(err, f.Close())
 }
 
 // replayed is the rollout as calibration knows it.
@@ -208,6 +265,8 @@ func knownMetrics(spec rollout.Spec) []analysis.Metric {
 }
 
 const (
+	defaultLast = "14d"
+
 	leastPast = time.Minute
 	mostPast  = 400 * 24 * time.Hour
 )
@@ -274,7 +333,16 @@ func fragmentOf(r *calibration.Result) ([]byte, error) {
 			}
 		}
 	}
-	if len(settings) == 0 {
+	unknown := ""
+	for _, m := range r.Metrics {
+		if m.Tested && m.Phi == nil {
+			unknown += " " + m.Name
+		}
+	}
+	switch {
+	case len(settings) == 0 && unknown != "":
+		return []byte("# Nothing is known to set: the history is too thin to tell what chance does to" + unknown + ".\n"), nil
+	case len(settings) == 0:
 		return []byte("# Chance does no more to this agent than to independent requests: nothing to set.\n"), nil
 	}
 	return encode(map[string]any{"analysis": settings}, "yaml")

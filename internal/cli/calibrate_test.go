@@ -92,6 +92,80 @@ func TestCalibrateFromAFile(t *testing.T) {
 	}
 }
 
+// TestCalibrateDestroysNothing: what is there already stays, unless it is said, and what is read stays in any case.
+func TestCalibrateDestroysNothing(t *testing.T) {
+	t.Parallel()
+	dir, in := workshop(t)
+	if err := os.Link(in("polls.csv"), in("other-name.csv")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(in("old.yaml"), []byte("precious\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := func() map[string]string {
+		out := map[string]string{}
+		for _, name := range []string{"rollout.yaml", "polls.csv", "old.yaml"} {
+			b, err := os.ReadFile(in(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[name] = string(b)
+		}
+		return out
+	}
+	before := read()
+	for _, c := range []struct {
+		out, says string
+		force     bool
+	}{
+		{in("rollout.yaml"), "which is read", false}, {in("rollout.yaml"), "which is read", true}, {filepath.Join(dir, ".", "polls.csv"), "which is read", true},
+		{in("other-name.csv"), "which is read", true}, {in("old.yaml"), "--force", false},
+	} {
+		args := []string{"calibrate", in("rollout.yaml"), "--csv", in("polls.csv"), "--out", c.out}
+		if c.force {
+			args = append(args, "--force")
+		}
+		got := command(t.Context(), &fake{}, &script{now: noon}, nil, args...)
+		if got.code != ExitUsage || !strings.Contains(got.err, c.says) {
+			t.Errorf("--out %s: exit code %d, %s", c.out, got.code, got.err)
+		}
+	}
+	if diff := cmp.Diff(before, read()); diff != "" {
+		t.Errorf("files (-before +after):\n%s", diff)
+	}
+	got := command(t.Context(), &fake{}, &script{now: noon}, nil, "calibrate", in("rollout.yaml"), "--csv", in("polls.csv"), "--out", in("old.yaml"), "--force")
+	if after := read()["old.yaml"]; got.code != ExitDone || !strings.HasPrefix(after, "analysis:") {
+		t.Errorf("with --force: exit code %d, %s\n%s", got.code, got.err, after)
+	}
+}
+
+// TestCalibrateAThinHistory: where stable has hardly any events nothing is claimed, in any form of output.
+func TestCalibrateAThinHistory(t *testing.T) {
+	t.Parallel()
+	_, in := workshop(t)
+	var b strings.Builder
+	b.WriteString("time,metric,n,x\n")
+	for i := range 600 {
+		fmt.Fprintf(&b, "%d,error_rate,20,%d\n", 1772366400+60*i, i%60/59)
+	}
+	if err := os.WriteFile(in("thin.csv"), []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, form := range []string{"table", "json", "yaml"} {
+		got := command(t.Context(), &fake{}, &script{now: noon}, nil, "calibrate", in("rollout.yaml"), "--csv", in("thin.csv"), "-o", form)
+		if got.code != ExitDone || strings.Contains(got.out, "Inf") || strings.Contains(got.out, "nothing to set") {
+			t.Errorf("%s: exit code %d: %s\n%s", form, got.code, got.err, got.out)
+		}
+		if form == "table" {
+			has(t, "stdout", got.out, "with so few events that any change happens")
+		}
+	}
+	fragment, err := fragmentOf(&calibration.Result{Metrics: []calibration.Metric{{Name: "error_rate", Tested: true, Used: 1}, {Name: "safety_violations"}}})
+	if err != nil || !strings.Contains(string(fragment), "too thin to tell what chance does to error_rate.") {
+		t.Errorf("settings %q, %v; want them to say that nothing is known", fragment, err)
+	}
+}
+
 func TestCalibrateAsJSON(t *testing.T) {
 	t.Parallel()
 	_, in := workshop(t)
@@ -187,6 +261,14 @@ func TestCalibrateRefuses(t *testing.T) {
 		{"no URL", file + " --prometheus prom:9090", []string{"--prometheus", "http://prometheus:9090"}},
 		{"a secret on the command line", file + " --prometheus http://ann:hush@prom", []string{"no credentials in the URL", promToken}},
 		{"no such target", file + " --worker " + in("worker.yaml"), []string{`no metrics target "default"`}},
+		{"another time than the polls'", file + " --csv x --last 3d", []string{"--last is for a metrics source"}},
+		{"another end than the polls'", file + " --csv x --until yesterday", []string{"--until is for a metrics source"}},
+		{"another version than the polls'", file + " --csv x --version v99", []string{"--version is for a metrics source"}},
+		{"a label of polls", file + " --csv x --unit-label pod", []string{"--unit-label is for a metrics source"}},
+		{"a target of nothing", file + " --csv x --target y", []string{"--target is of --worker"}},
+		{"force of nothing", file + " --csv x --force", []string{"--force is for --out"}},
+		{"days without end", file + " --prometheus http://x --last 213504d", []string{`--last "213504d"`, "400d"}},
+		{"days after hours", file + " --prometheus http://x --last 1h30d", []string{`--last "1h30d"`}},
 		{"no settings", file + " --worker " + in("none.yaml"), []string{"none.yaml"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -118,11 +120,11 @@ func daysOrDuration(text string) (time.Duration, error) {
 	if !isDays {
 		return time.ParseDuration(text)
 	}
-	hours, err := time.ParseDuration(days + "h")
-	if err != nil || hours.Abs() > mostPast {
+	n, err := strconv.ParseFloat(days, 64)
+	if err != nil || !(math.Abs(n) <= mostPast.Hours()/24) { // false for NaN
 		return 0, fmt.Errorf("%q is no number of days", text)
 	}
-	return hours * 24, nil
+	return time.Duration(n * 24 * float64(time.Hour)), nil
 }
 
 // ring is the key that the flags name. Its secret is read as the gateway reads it.
