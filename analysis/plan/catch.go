@@ -69,10 +69,11 @@ func (p *planner) caught(group string, factor float64) Speed {
 		return out
 	}
 	began, requests, seen := 0.0, 0.0, false
-	for i, l := range p.legs {
+	legs := p.legsOf(group, factor)
+	for i, l := range legs {
 		for _, c := range p.ofGroup(group, i) {
 			seen = seen || c.limit.B == 0 || l.ratio > 0
-			after := func(t float64) float64 { return p.caughtBy(c, factor, i, t) }
+			after := func(t float64) float64 { return p.caughtBy(c, factor, legs[:i+1], t) }
 			chance, from := after(l.lasts), 0.0
 			if c.Role == analysis.RolePromotion {
 				from = l.lasts
@@ -95,13 +96,31 @@ func (p *planner) caught(group string, factor float64) Speed {
 	return out
 }
 
-// caughtBy is the chance that a check has caught a regression so many seconds after its stage began.
-func (p *planner) caughtBy(c probe, factor float64, stage int, t float64) float64 {
+// legsOf are the stages that a canary with a regression of a group goes through: one whose estimate is more likely than not beyond a limit at the end of a stage
+// is held there, at that stage's weight, as long as it may be.
+func (p *planner) legsOf(group string, factor float64) []leg {
+	var out []leg
+	for i, l := range p.legs {
+		n, stable := p.compared(l, l.lasts), p.stableOf(l)
+		held := p.Config.Method == analysis.Sequential && slices.ContainsFunc(p.ofGroup(group, i), func(c probe) bool {
+			return c.exceeds(n*c.subject.share(), stable*c.subject.share(), factor) > 0.5
+		})
+		if held {
+			l.lasts = max(l.lasts, (p.Stages[i].Duration + p.Stages[i].MaxHold).Seconds())
+			return append(out, l)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// caughtBy is the chance that a check has caught a regression so many seconds after the last of the legs began.
+func (p *planner) caughtBy(c probe, factor float64, legs []leg, t float64) float64 {
 	var sum pace
 	level, warm, began := 0.0, p.warmUp(c, p.legs[0])*p.legs[0].rate, 0.0
-	for _, l := range p.legs[:stage+1] {
+	for i, l := range legs {
 		lasts := l.lasts
-		if l.index == stage {
+		if i == len(legs)-1 {
 			lasts = t
 		}
 		n := p.compared(l, lasts-p.Interval.Seconds())

@@ -92,6 +92,11 @@ func (p *planner) fenced(c Catch) bool {
 
 // judgeCatch wants a regression of a size that matters to be caught with a good chance.
 func (p *planner) judgeCatch(c Catch) {
+	if s, ok := p.subjects[c.Metric]; ok && s.spotless() && c.Relative {
+		// A factor says nothing about nothing; any more than the limit's slack is caught all the same.
+		p.warn("%s: stable has no failures, so nothing can be said in factors of them; `starter simulate --regression` says what a canary with some comes to", c.Metric)
+		return
+	}
 	if c.Limit == nil {
 		p.undecided("%s: the limit can't be broken, however bad the canary is", c.Metric)
 		return
@@ -106,6 +111,14 @@ func (p *planner) judgeCatch(c Catch) {
 	if *c.Limit > sureFactor {
 		p.warn("%s: the limits allow up to %s as bad as stable; a tighter one would say more", c.Metric, times(*c.Limit))
 	}
+}
+
+// spotless reports whether stable has nothing of what is bad about a rate.
+func (s subject) spotless() bool {
+	if s.Kind != analysis.Ratio && s.Kind != analysis.Count {
+		return false
+	}
+	return s.Value == 0 && s.Better == analysis.Lower || s.Value == 1 && s.Better == analysis.Higher
 }
 
 // warnStable warns of limits that stable itself does not keep.

@@ -333,3 +333,66 @@ func TestSay(t *testing.T) {
 		}
 	}
 }
+
+// TestABadCanaryIsHeld: with advance: estimate a canary beyond a limit does not come to the stages with more traffic, so it is caught at the weight at which it
+// is held. One that is within all limits goes on.
+func TestABadCanaryIsHeld(t *testing.T) {
+	t.Parallel()
+	stages := []Stage{
+		{Name: "few", Weight: 500, Duration: 30 * time.Minute, MaxHold: 24 * time.Hour}, {Name: "half", Weight: 5000, Duration: 30 * time.Minute, MaxHold: 24 * time.Hour},
+	}
+	traffic := Traffic{RPS: 20, Metrics: map[string]Base{"error_rate": {Value: 0.01, Share: 1}}}
+	r := asked(t, []string{"error_rate_increase < 0.1"}, stages...)
+	r.Config.Floor = 0.001
+	held := made(t, r, traffic)
+	alone := asked(t, []string{"error_rate_increase < 0.1"}, stages[0])
+	alone.Config.Floor = 0.001
+	low := made(t, alone, traffic)
+	for i, f := range Factors {
+		two, one := held.Catches[0].Speeds[i], low.Catches[0].Speeds[i]
+		if f < 1.5 {
+			continue
+		}
+		if one.Median == nil || two.Median == nil || math.Abs(*one.Median / *two.Median - 1) > 0.01 {
+			t.Errorf("%g times: caught after %v s with a second stage and %v s without, want the same: it never gets there", f, two.Median, one.Median)
+		}
+	}
+	// Half a percent of errors more is soon seen at 50 %, and far from soon at 5 %.
+	if m := held.Catches[0].Speeds[1].Median; m == nil || *m < time.Hour.Seconds() {
+		t.Errorf("half again as many errors are caught after %v s, want more than an hour at 5%%", m)
+	}
+	// A criterion that is asked at the end of the first stage alone lets a canary go on that it allows.
+	loose := asked(t, nil, stages...)
+	loose.Config.Checks = []analysis.RoleCheck{{Check: guard(t, "error_rate_increase < 1").Check, Role: analysis.RolePromotion, Stage: 0}, {Check: guard(t, "error_rate_increase < 0.1").Check, Role: analysis.RoleGuard, Stage: 1}}
+	on := made(t, loose, traffic)
+	if m := on.Catches[0].Speeds[1].Median; m == nil || *m < 30*60 {
+		t.Errorf("caught after %v s, want it in the second stage", m)
+	}
+}
+
+// TestSpotless: a base without failures is no reason to say that nothing can be decided.
+func TestSpotless(t *testing.T) {
+	t.Parallel()
+	for metric, value := range map[string]float64{"error_rate": 0, "task_completion_rate": 1} {
+		check := map[string]string{"error_rate": "error_rate_increase < 0.1", "task_completion_rate": "task_completion_rate_drop < 0.05"}[metric]
+		r := asked(t, []string{check}, Stage{Name: "few", Weight: 500, Duration: time.Hour})
+		r.Config.Floor = 0.001
+		p := made(t, r, Traffic{RPS: 10, Metrics: map[string]Base{metric: {Value: value, Share: 1}}})
+		if !p.Decides {
+			t.Errorf("%s: it decides nothing: %v", metric, p.Undecided)
+		}
+		said(t, p.Warnings, metric+": stable has no failures")
+	}
+}
+
+// TestSettlingIsNamed: a stage that lasts longer because traffic has to settle says so.
+func TestSettlingIsNamed(t *testing.T) {
+	t.Parallel()
+	r := asked(t, []string{"error_rate_increase < 0.1"}, Stage{Name: "few", Weight: 500, Duration: 10 * time.Second, MinRequests: 100})
+	r.Settle = new(2 * time.Minute)
+	p := made(t, r, Traffic{RPS: 1000, Metrics: map[string]Base{"error_rate": {Value: 0.01, Share: 1}}})
+	if p.Stages[0].Because != becauseSettling {
+		t.Errorf("it takes so long because of %s", p.Stages[0].Because)
+	}
+	said(t, p.Undecided, "for settling")
+}

@@ -13,6 +13,7 @@ import (
 const (
 	becauseDuration = "duration"
 	becauseRequests = "min_requests"
+	becauseSettling = "settling" // requests count once the traffic has settled after the weight change
 )
 
 // walk goes through the stages: how long each takes, and what it sees.
@@ -51,7 +52,12 @@ func (p *planner) takes(l leg, out *Leg) float64 {
 	}
 	counted := p.settle // requests count for the stage once they are compared
 	if s.MinRequests > 0 {
-		longer(counted+float64(s.MinRequests)/l.rate, becauseRequests)
+		needs := float64(s.MinRequests) / l.rate
+		because := becauseRequests
+		if counted > needs {
+			because = becauseSettling
+		}
+		longer(counted+needs, because)
 	}
 	for _, c := range p.Config.Checks {
 		if c.Check.Metric == analysis.TotalRequests && (c.Stage == l.index || c.Stage == analysis.EveryStage) {
@@ -215,22 +221,14 @@ func untilReached(a pace, level float64) float64 {
 
 // held is the chance that an estimate of identical versions is beyond a limit at the end of a stage, as if the metrics were independent.
 func (p *planner) held(l leg) float64 {
-	n := p.compared(l, l.lasts)
-	stable := n * l.ratio
-	if l.ratio <= 0 { // compared with what was kept of the last stage with both
-		for _, before := range p.legs {
-			if before.ratio > 0 {
-				stable = before.ratio * p.compared(before, before.lasts)
-			}
-		}
-	}
+	n, stable := p.compared(l, l.lasts), p.stableOf(l)
 	var groups []string // in order, so that the product is the same every time
 	worst := map[string]float64{}
 	for _, c := range p.inForce(l.index) {
 		if !slices.Contains(groups, c.group()) {
 			groups = append(groups, c.group())
 		}
-		worst[c.group()] = max(worst[c.group()], c.exceeds(n*c.subject.share(), stable*c.subject.share()))
+		worst[c.group()] = max(worst[c.group()], c.exceeds(n*c.subject.share(), stable*c.subject.share(), 1))
 	}
 	passes := 1.0
 	for _, g := range groups {
@@ -239,8 +237,23 @@ func (p *planner) held(l leg) float64 {
 	return 1 - passes
 }
 
-// exceeds is the chance that the estimate of a canary like stable is beyond the limit, of so many trials or observations: that of a normal one.
-func (c probe) exceeds(nc, ns float64) float64 {
+// stableOf are the requests of stable that a stage compares with: its own, or what was kept of the last stage with both.
+func (p *planner) stableOf(l leg) float64 {
+	if l.ratio > 0 {
+		return p.compared(l, l.lasts) * l.ratio
+	}
+	stable := 0.0
+	for _, before := range p.legs {
+		if before.ratio > 0 {
+			stable = before.ratio * p.compared(before, before.lasts)
+		}
+	}
+	return stable
+}
+
+// exceeds is the chance that the estimate of a canary that is so many times worse than stable (1: like it) is beyond the limit, of so many trials or
+// observations: that of a normal one.
+func (c probe) exceeds(nc, ns, factor float64) float64 {
 	s, n := c.subject, c.limit
 	if nc <= 0 || (n.B != 0 && ns <= 0) {
 		return 0
@@ -249,7 +262,11 @@ func (c probe) exceeds(nc, ns float64) float64 {
 	switch {
 	case s.Kind == analysis.Mean:
 		sd := s.Value * s.Spread
-		off, b, varC, varS = n.A+n.B*s.Value-s.Value, n.B, sd*sd, sd*sd
+		canary := s.Value * factor
+		if n.AtLeast {
+			canary = s.Value / factor
+		}
+		off, b, varC, varS = n.A+n.B*s.Value-canary, n.B, sd*sd, sd*sd
 		if n.AtLeast {
 			off = -off
 		}
@@ -260,10 +277,15 @@ func (c probe) exceeds(nc, ns float64) float64 {
 			off, b = math.Log(n.Threshold/s.Value), 0
 		}
 		if n.Failures {
+			off += math.Log(factor)
+		} else {
+			off -= math.Log(factor)
+		}
+		if n.Failures {
 			off = -off
 		}
 	default:
-		pc, ps := s.rates(n, 1)
+		pc, ps := s.rates(n, factor)
 		off, b = n.A+n.B*ps-pc, n.B
 		varC, varS = pc*(1-pc), ps*(1-ps)
 		if n.Counted {

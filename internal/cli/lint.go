@@ -103,7 +103,7 @@ func (a *app) checkFiles(ctx context.Context, files []string, how linting) error
 func (a *app) sayChecked(results []checked) {
 	for _, r := range results {
 		if r.OK {
-			a.say("%s: ok, %d stages for %s", r.File, r.Stages, r.Agent)
+			a.say("%s: ok, %s for %s", r.File, stagesOf(r.Stages), r.Agent)
 		}
 		for _, p := range r.Problems {
 			_, _ = fmt.Fprintln(a.Err, p)

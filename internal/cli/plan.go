@@ -134,6 +134,9 @@ func (c planning) check() error {
 	if c.window < leastWindow || c.window > mostWindow {
 		errs = append(errs, fmt.Errorf("--window %s: want a time from %s to %s", c.window, leastWindow, rollout.Duration(mostWindow)))
 	}
+	if c.source.target != "" && c.source.worker == "" {
+		errs = append(errs, errors.New("--target is of --worker, and none is given"))
+	}
 	return errors.Join(errs...)
 }
 

@@ -15,7 +15,7 @@ import (
 // plan draws what can be expected of a rollout, in lines of at most 80 columns.
 func (s Screen) plan(spec rollout.Spec, p *plan.Plan) []string {
 	s.Width = min(s.columns(), reportWidth)
-	lines := wrap(fmt.Sprintf("%s %s → %s: %d stages at %s requests/s", spec.Agent, spec.Stable, spec.Canary, len(p.Stages), number(p.RPS)), s.columns())
+	lines := wrap(fmt.Sprintf("%s %s → %s: %s at %s requests/s", spec.Agent, spec.Stable, spec.Canary, stagesOf(len(p.Stages)), number(p.RPS)), s.columns())
 	lines = append(lines, "")
 	lines = append(lines, wrap(summary(p), s.columns())...)
 	for _, why := range p.Undecided {
@@ -28,12 +28,12 @@ func (s Screen) plan(spec rollout.Spec, p *plan.Plan) []string {
 		lines = append(lines, s.bullet("! ", w)...)
 	}
 	lines = append(lines, "", s.paint(bold, "Stages (requests: the canary's; held: canaries like stable, by chance)"))
-	lines = append(lines, s.stages(p)...)
+	lines = append(lines, s.stages(spec, p)...)
 	if len(p.Catches) > 0 {
 		lines = append(lines, "", s.paint(bold, "A regression from the start: caught after (half of the times), and in all"))
 		lines = append(lines, s.catches(p)...)
 		lines = append(lines, "", s.paint(bold, "By stage: what it excludes, how soon it catches what sets in as it begins"))
-		lines = append(lines, s.legs(p)...)
+		lines = append(lines, s.legs(spec, p)...)
 		lines = append(lines, s.bullet("", footnote(p))...)
 	}
 	if len(p.Rules) > 0 {
@@ -46,9 +46,18 @@ func (s Screen) plan(spec rollout.Spec, p *plan.Plan) []string {
 	return append(lines, s.bases(p)...)
 }
 
+// stagesOf counts stages.
+func stagesOf(n int) string {
+	if n == 1 {
+		return "1 stage"
+	}
+	return fmt.Sprintf("%d stages", n)
+}
+
 // footnote explains the table of the stages.
 func footnote(p *plan.Plan) string {
-	out := "In brackets: longer than the stage takes. *: asked at the stage's end. Excludes: a change of this much is shown not to be there."
+	out := "80% at: the smallest regression that is caught with a chance of 80%. ·: none. In brackets: longer than the stage takes. " +
+		"*: asked at the stage's end. (own): a limit on the canary alone. Excludes: as much of what the check limits is shown not to be there."
 	if p.Floor > 0 {
 		out += fmt.Sprintf(" Rates relative to stable may be %s worse on top (floor).", number(p.Floor))
 	}
@@ -99,15 +108,15 @@ func summary(p *plan.Plan) string {
 }
 
 // stages is a line per stage.
-func (s Screen) stages(p *plan.Plan) []string {
+func (s Screen) stages(spec rollout.Spec, p *plan.Plan) []string {
 	rows := [][]string{{"stage", "weight", "takes", "requests", "held", "as long as"}}
 	inks := []ink{dim}
-	for _, l := range p.Stages {
+	for i, l := range p.Stages {
 		because := l.Because
 		if because == "duration" {
 			because = ""
 		}
-		rows = append(rows, []string{cut(l.Name, 16), rollout.Weight(l.Weight).String(), lasts(l.Takes), number(math.Round(l.Requests)), rough(l.Held), cut(because, 26)})
+		rows = append(rows, []string{cut(l.Name, 16), spec.Stages[i].Share(), lasts(l.Takes), number(math.Round(l.Requests)), rough(l.Held), cut(because, 26)})
 		inks = append(inks, plain)
 	}
 	lines, _ := s.table(rows, inks)
@@ -189,14 +198,14 @@ func caughtIn(sp plan.Speed) string {
 }
 
 // legs is a block per stage, a line per check.
-func (s Screen) legs(p *plan.Plan) []string {
+func (s Screen) legs(spec rollout.Spec, p *plan.Plan) []string {
 	head := []string{"", "excludes"}
 	for _, f := range plan.Factors {
 		head = append(head, "×"+number(f))
 	}
 	rows, inks := [][]string{head}, []ink{dim}
-	for _, l := range p.Stages {
-		rows, inks = append(rows, []string{fmt.Sprintf("%s (%s, %s)", cut(l.Name, 20), rollout.Weight(l.Weight), lasts(l.Takes))}), append(inks, cyan)
+	for i, l := range p.Stages {
+		rows, inks = append(rows, []string{fmt.Sprintf("%s (%s, %s)", cut(l.Name, 20), spec.Stages[i].Share(), lasts(l.Takes))}), append(inks, cyan)
 		tested := 0
 		for _, c := range l.Checks {
 			if !slices.ContainsFunc(c.Speeds, func(sp plan.Speed) bool { return !sp.Blind }) {
@@ -233,17 +242,7 @@ func ruledOut(c plan.Seen) string {
 	if m == nil || m[2] == "" {
 		return inUnits(c.Metric, *c.RulesOut)
 	}
-	x := percent(math.Ceil(*c.RulesOut*1000) / 1000)
-	if m[2] == "_drop" || m[2] == "_decrease" || (m[2] == "_regression" && falls(c.Metric)) {
-		return "-" + x
-	}
-	return "+" + x
-}
-
-// falls reports whether a regression of a preset is a fall.
-func falls(metric string) bool {
-	m, _ := analysis.Preset(metric)
-	return m.Better == analysis.Higher
+	return percent(math.Ceil(*c.RulesOut*1000) / 1000)
 }
 
 // speed is how soon a check catches something in a stage that takes so long.

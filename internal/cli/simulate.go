@@ -184,8 +184,8 @@ func times(factor float64) string { return "×" + number(factor) }
 // saySimulated writes one run as a timeline.
 func (a *app) saySimulated(spec rollout.Spec, o simulate.Options, s simulated) {
 	screen := a.screen()
-	a.say("%s: %s → %s on a made-up world (seed %d), %d stages, at least %s",
-		spec.Agent, spec.Stable, spec.Canary, s.Seed, len(spec.Stages), span(least(spec)))
+	a.say("%s: %s → %s on a made-up world (seed %d), %s, at least %s",
+		spec.Agent, spec.Stable, spec.Canary, s.Seed, stagesOf(len(spec.Stages)), span(least(spec)))
 	for _, line := range wrap(strings.Join(s.World, ", "), screen.columns()-2) {
 		a.say("  %s", line)
 	}

@@ -90,8 +90,8 @@ func (a *app) begin(ctx context.Context, how starting) error {
 }
 
 func (a *app) sayStarted(spec rollout.Spec, r started) {
-	a.say("%s: %s → %s begins, %d stages, at least %s (workflow %s, run %s)",
-		spec.Agent, spec.Stable, spec.Canary, len(spec.Stages), span(least(spec)), r.WorkflowID, r.RunID)
+	a.say("%s: %s → %s begins, %s, at least %s (workflow %s, run %s)",
+		spec.Agent, spec.Stable, spec.Canary, stagesOf(len(spec.Stages)), span(least(spec)), r.WorkflowID, r.RunID)
 	if r.UI != "" {
 		a.say("%s", r.UI)
 	}
