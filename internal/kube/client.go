@@ -5,6 +5,7 @@ package kube
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +13,9 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/aviary-rollouts/aviary/activities/traffic"
+	"github.com/aviary-rollouts/aviary/internal/httpx"
 )
 
 // Manager is the field manager of everything that Aviary writes.
@@ -44,6 +48,7 @@ func Open(s Settings) (*Client, error) {
 	config.QPS = -1 // the server has its own fairness; a queue in here would delay a rollback
 	config.UserAgent = Manager
 	config.WarningHandler = rest.NoWarnings{}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return patient{next} })
 	objects, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of Kubernetes: %w", err)
@@ -73,6 +78,23 @@ func configOf(s Settings) (*rest.Config, error) {
 		return nil, fmt.Errorf("read the kubeconfig %s: %w", s.Kubeconfig, err)
 	}
 	return config, nil
+}
+
+// patient makes a server's wish for a pause an error: the client would keep it by itself, and the caller, who knows better what is urgent, would
+// learn of nothing until its time is up.
+type patient struct{ next http.RoundTripper }
+
+func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := p.next.RoundTrip(r)
+	if err != nil || answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode < 500 {
+		return answer, err
+	}
+	wait := httpx.RetryAfter(answer.Header, time.Now())
+	if wait <= 0 {
+		return answer, nil
+	}
+	_ = answer.Body.Close()
+	return nil, &traffic.Busy{RetryAfter: wait, Err: fmt.Errorf("the API server answers %s", answer.Status)}
 }
 
 // Objects are those of one kind in one namespace, to read and write as they are.

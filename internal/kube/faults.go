@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,9 +15,6 @@ import (
 // rights is where the permissions that a worker needs are written down.
 const rights = "deploy/kubernetes/rbac.yaml"
 
-// maxRetryAfter is the longest pause that is believed.
-const maxRetryAfter = 5 * time.Minute
-
 // Fault is err of a call as a traffic driver tells it: what is forbidden with the permission that is missing, a server that asks for a pause as
 // *traffic.Busy, anything else as it is. All of them pass.
 func Fault(err error, verb, resource, namespace, name string) error {
@@ -27,15 +23,14 @@ func Fault(err error, verb, resource, namespace, name string) error {
 		what = fmt.Sprintf("%s %s in %s", verb, resource, orAll(namespace))
 	}
 	wrapped := fmt.Errorf("%s: %w", what, err)
+	var busy *traffic.Busy
 	switch {
+	case errors.As(err, &busy):
+		return &traffic.Busy{RetryAfter: busy.RetryAfter, Err: wrapped}
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("%s: not permitted: want the verb %s on %s in %s, as %s gives it: %w", what, verb, resource, orAll(namespace), rights, err)
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s: the API server does not know who asks: want a valid kubeconfig or service account: %w", what, err)
-	case apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsServerTimeout(err):
-		if seconds, ok := apierrors.SuggestsClientDelay(err); ok && seconds > 0 {
-			return &traffic.Busy{RetryAfter: min(time.Duration(seconds)*time.Second, maxRetryAfter), Err: wrapped}
-		}
 	}
 	return wrapped
 }

@@ -295,10 +295,11 @@ func TestChangedBy(t *testing.T) {
 	o := object(t, `{"kind":"VirtualService","apiVersion":"v1","metadata":{"name":"bot","managedFields":[
 		{"manager":"kubectl","operation":"Update","time":"2024-05-01T10:00:00Z","fieldsV1":{"f:spec":{"f:http":{}}}},
 		{"manager":"argocd-controller","operation":"Apply","time":"2024-05-01T11:00:00Z","fieldsV1":{"f:spec":{"f:http":{}}}},
+		{"manager":"platform","operation":"Update","time":"2024-05-01T11:30:00Z","fieldsV1":{"f:spec":{"f:hosts":{}}}},
 		{"manager":"labeller","operation":"Update","time":"2024-05-01T12:00:00Z","fieldsV1":{"f:metadata":{}}},
-		{"manager":"istiod","operation":"Update","subresource":"status","time":"2024-05-01T12:00:00Z","fieldsV1":{"f:status":{},"f:spec":{}}},
+		{"manager":"istiod","operation":"Update","subresource":"status","time":"2024-05-01T12:00:00Z","fieldsV1":{"f:status":{},"f:spec":{"f:http":{}}}},
 		{"manager":"aviary","operation":"Update","time":"2024-05-01T13:00:00Z","fieldsV1":{"f:spec":{"f:http":{}}}}]}}`)
-	if got, want := changedBy(o), "argocd-controller (Apply) at 2024-05-01T11:00:00Z"; got != want {
+	if got, want := percent.changedBy(o), "argocd-controller (Apply) at 2024-05-01T11:00:00Z"; got != want {
 		t.Errorf("changed by %q, want %q", got, want)
 	}
 }

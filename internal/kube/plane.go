@@ -336,7 +336,7 @@ func (p *Plane) observed(f found, agent string, file rollout.Object) traffic.Obs
 		return out
 	}
 	if out.Weight != f.set.weight {
-		out.ChangedBy = changedBy(f.object)
+		out.ChangedBy = p.dialect.changedBy(f.object)
 	}
 	return out
 }
