@@ -123,7 +123,8 @@ func final(err error) error {
 // after is what is left once the object says what route wants.
 func (p *Plane) after(ctx context.Context, f found, route rollout.Route) error {
 	if route.Weight == 0 {
-		if err := p.release(ctx, f, route); err != nil {
+		// A rollback is done by now: a lease without traffic does nothing, and its roles are still right.
+		if err := p.release(ctx, f, route); err != nil && !route.Rollback {
 			return err
 		}
 	}
@@ -301,6 +302,9 @@ func (p *Plane) Read(ctx context.Context, route rollout.Route) (traffic.Observed
 	if err == nil {
 		if _, any := f.rule.share(f.rule.places[0].at); !any {
 			err = &broken{fmt.Errorf("%s, %s %q: no destination has any weight", title(f.object), p.dialect.RuleWord, f.rule.name)}
+			if by := p.dialect.changedBy(f.object); f.known && by != "" {
+				err = &broken{fmt.Errorf("%w, by %s", err, by)}
+			}
 		}
 	}
 	var trouble *broken
