@@ -342,7 +342,7 @@ func (o *observer) result(finding rollout.Finding, reason string) (rollout.Obser
 		out.Mismatch = o.request.Mismatch
 	}
 	if left := o.settles(); left > 0 { // no stage ends while its canary settles
-		out.Settles = rollout.Duration(max(time.Second, left.Round(time.Second)))
+		out.Settling = rollout.Duration(max(time.Second, left.Round(time.Second)))
 		if out.Gate == rollout.Met {
 			out.Gate = rollout.Undecided
 		}

@@ -127,11 +127,11 @@ func TestEveryWeightSettles(t *testing.T) {
 	w.weight, w.revision = 5000, 4
 	r.Stage, r.Route.Weight, r.Route.Revision, r.Cursor, r.Slice = 1, 5000, 4, first.Cursor, rollout.Duration(30*time.Second)
 	second := w.observe(t, r)
-	if second.Gate != rollout.NoData || second.Settles != rollout.Duration(10*time.Second) || second.Before.Canary != 320 || compared(t, second) != 0 {
+	if second.Gate != rollout.NoData || second.Settling != rollout.Duration(10*time.Second) || second.Before.Canary != 320 || compared(t, second) != 0 {
 		t.Errorf("in the middle of it: gate %s, %v left out, %v compared", second.Gate, second.Before, compared(t, second))
 	}
 	r.Cursor, r.Slice = second.Cursor, rollout.Duration(time.Minute)
-	if third := w.observe(t, r); compared(t, third) != 500 || third.Settles != 0 {
+	if third := w.observe(t, r); compared(t, third) != 500 || third.Settling != 0 {
 		t.Errorf("after it: %v compared, want the last 50 s of 60", compared(t, third))
 	}
 	// The same weight in a stage of its own is no change.

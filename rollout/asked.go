@@ -129,7 +129,7 @@ func (m *machine) lift() {
 	}
 	m.Pause, m.Drift = nil, ""
 	if !m.HoldSince.IsZero() {
-		m.HoldSince = m.now // a fresh max_hold
+		m.HoldSince = later(m.HoldSince, m.now) // a fresh max_hold
 	}
 }
 

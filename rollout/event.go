@@ -159,7 +159,8 @@ type ObserveResult struct {
 	SourceDown string          `json:"source_down,omitempty"`
 	PlaneDown  string          `json:"plane_down,omitempty"`
 	Mismatch   string          `json:"mismatch,omitempty"`
-	Settles    Duration        `json:"settles,omitempty"`  // how much longer nothing is compared after a weight change
+	Settling   Duration        `json:"settling,omitempty"` // how much longer nothing is compared after a weight change; max_hold waits for it
+	Settles    Duration        `json:"settles,omitempty"`  // the same in histories of workers before, for which max_hold went on
 	PutBack    string          `json:"put_back,omitempty"` // somebody else's change that was put back, the first time
 	Series     []Point         `json:"series,omitempty"`
 	Polls      int64           `json:"polls"`

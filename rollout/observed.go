@@ -132,7 +132,7 @@ func (m *machine) judge(r ObserveResult) {
 		return
 	}
 	if why := m.blocker(r); why != "" {
-		m.hold(why, r.Evidence)
+		m.hold(why, r)
 		return
 	}
 	if stage.Approval == ApprovalRequired && m.Approved == "" {
@@ -157,8 +157,8 @@ func (m *machine) blocker(r ObserveResult) string {
 		return "the data plane does not answer"
 	case m.Mismatch != "":
 		return "the comparison is in doubt: " + m.Mismatch
-	case r.Settles > 0:
-		return fmt.Sprintf("the canary settles for another %s after the change of its weight", r.Settles)
+	case r.Settling+r.Settles > 0:
+		return fmt.Sprintf("the canary settles for another %s after the change of its weight", r.Settling+r.Settles)
 	case m.Requests.Canary < float64(need):
 		return fmt.Sprintf("%.0f of at least %d canary requests", m.Requests.Canary, need)
 	case r.Gate == Met:
@@ -171,11 +171,14 @@ func (m *machine) blocker(r ObserveResult) string {
 	return "the evidence does not decide yet"
 }
 
-// hold lets a stage overstay, up to its max_hold.
-func (m *machine) hold(why string, evidence []Evidence) {
+// hold lets a stage overstay, up to its max_hold. That is time to decide in, so it begins once there is something to decide by.
+func (m *machine) hold(why string, r ObserveResult) {
+	evidence := r.Evidence
 	if m.HoldSince.IsZero() {
-		m.HoldSince = m.now
 		m.decide(DecideHold, Aviary, why, evidence, Info)
+	}
+	if m.HoldSince.IsZero() || r.Settling > 0 {
+		m.HoldSince = m.now.Add(r.Settling.Std())
 	}
 	if limit := m.StageNow().MaxHold; !m.now.Before(m.holdDeadline()) {
 		reason := fmt.Sprintf("held for %s without a decision: %s", limit, why)

@@ -133,6 +133,43 @@ func TestApprovalNeedsNumbers(t *testing.T) {
 	}
 }
 
+// TestSettlingTakesNoHold: max_hold is time to decide in. As long as the canary settles there is nothing to decide by.
+func TestSettlingTakesNoHold(t *testing.T) {
+	t.Parallel()
+	s, now := observing(t, func(spec *Spec) { spec.Stages[0].OnHold = PolicyRollback })
+	step := func(d time.Duration, change func(*ObserveResult)) []Command {
+		now = now.Add(d)
+		r := passed(d)
+		change(r)
+		var commands []Command
+		s, commands = Step(s, TaskDone{ID: s.Task.ID, Observed: r}, now)
+		return commands
+	}
+	settling := func(r *ObserveResult) { r.Settling, r.Gate = Duration(time.Hour), Undecided }
+	undecided := func(r *ObserveResult) { r.Gate = Undecided }
+	held := 0
+	for range 10 {
+		step(12*time.Hour, settling)
+		if s.Phase != Observing || s.Pause != nil {
+			t.Fatalf("%s while it settles", s.Phase)
+		}
+	}
+	for _, d := range s.Decisions {
+		if d.Kind == DecideHold {
+			held++
+		}
+	}
+	if held != 1 {
+		t.Errorf("%d decisions to hold, want one", held)
+	}
+	if step(24*time.Hour, undecided); s.Phase != Observing {
+		t.Fatalf("%s an hour before max_hold is over: it settled for an hour after it was last asked", s.Phase)
+	}
+	if got := brief(s, step(time.Hour, undecided)); got != "restoring+Restore" {
+		t.Errorf("got %s, want max_hold to end it a day after it settled", got)
+	}
+}
+
 func TestHoldUntilMaxHold(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -149,7 +186,7 @@ func TestHoldUntilMaxHold(t *testing.T) {
 		"frozen":                  {PolicyPause, func(r *ObserveResult) { r.Frozen = "outage" }, "observing(paused)+Observe", "outage"},
 		"source down":             {PolicyPause, func(r *ObserveResult) { r.SourceDown = "503" }, "observing(paused)+Observe", "source"},
 		"plane down":              {PolicyPause, func(r *ObserveResult) { r.PlaneDown = "503" }, "observing(paused)+Observe", "data plane"},
-		"settling":                {PolicyPause, func(r *ObserveResult) { r.Settles = Duration(30 * time.Second) }, "observing(paused)+Observe", "settles for another 30s"},
+		"settling, as it was":     {PolicyPause, func(r *ObserveResult) { r.Settles = Duration(30 * time.Second) }, "observing(paused)+Observe", "settles for another 30s"},
 		"mismatch":                {PolicyPause, func(r *ObserveResult) { r.Mismatch = "1 % at 5 %" }, "observing(paused)+Observe", "in doubt"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -66,7 +66,7 @@ type State struct {
 
 	StageStarted time.Time `json:"stage_started,omitzero"` // when the stage's weight was confirmed
 	Observed     Duration  `json:"observed"`               // of this stage; without pauses and gaps
-	HoldSince    time.Time `json:"hold_since,omitzero"`    // since when the stage overstays, undecided
+	HoldSince    time.Time `json:"hold_since,omitzero"`    // since when the stage overstays, undecided; while it settles, until when
 	Approved     string    `json:"approved,omitempty"`     // who let this stage pass
 
 	Requests   Requests        `json:"requests"`         // of this stage

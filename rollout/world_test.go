@@ -293,8 +293,8 @@ func (w *world) checkObserved(was State, r ObserveResult, requests Requests, obs
 		w.Fatalf("advanced with the gate %q", r.Gate)
 	case r.Frozen != "", r.SourceDown != "", r.PlaneDown != "", r.Mismatch != "":
 		w.Fatalf("advanced while frozen %q, source down %q, plane down %q, mismatch %q", r.Frozen, r.SourceDown, r.PlaneDown, r.Mismatch)
-	case r.Settles > 0:
-		w.Fatalf("advanced while it settles for another %s", r.Settles)
+	case r.Settling+r.Settles > 0:
+		w.Fatalf("advanced while it settles for another %s", r.Settling+r.Settles)
 	case requests.Canary < float64(max(1, stage.MinRequests)):
 		w.Fatalf("advanced with %v of %d requests", requests.Canary, stage.MinRequests)
 	case observed < stage.Duration.Std():
@@ -321,7 +321,7 @@ func (w *world) anyResult() ObserveResult {
 		Cursor:   json.RawMessage(`{"v":1}`),
 		Evidence: []Evidence{{Check: "error_rate_increase < 0.1", Verdict: Met}},
 		Frozen:   reason("frozen"), SourceDown: reason("source"), PlaneDown: reason("plane"), PutBack: reason("put_back"),
-		Mismatch: reason("mismatch"), Settles: rapid.SampledFrom([]Duration{0, 0, 0, 0, 0, 0, Duration(time.Second)}).Draw(w.T, "settles"),
+		Mismatch: reason("mismatch"), Settling: rapid.SampledFrom([]Duration{0, 0, 0, 0, 0, 0, Duration(time.Second)}).Draw(w.T, "settles"),
 	}
 	for i := range rapid.IntRange(0, 30).Draw(w.T, "points") {
 		r.Series = append(r.Series, Point{At: w.now.Add(time.Duration(i)), Weight: w.s.Weight})

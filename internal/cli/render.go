@@ -185,7 +185,11 @@ func (s Screen) trouble(v View) []string {
 	if st.Phase == rollout.RestoreBlocked {
 		say(red, "stable can't be restored yet, it is tried on and on; `starter retry %s` tries at once", st.Agent)
 	}
-	if !st.Hold.IsZero() {
+	switch {
+	case st.Hold.IsZero():
+	case st.Hold.After(v.Now):
+		say(yellow, "settling for another %s after the change of the weight: nothing is compared until then", span(st.Hold.Sub(v.Now)))
+	default:
 		say(yellow, "holding for %s: the stage is over, and its checks are not met yet", span(v.Now.Sub(st.Hold)))
 	}
 	for _, t := range []struct{ what, why string }{
