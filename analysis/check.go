@@ -84,7 +84,7 @@ func ParseCheck(text string) (Check, error) {
 	}
 	if change != "" {
 		if limit < 0 {
-			return Check{}, fmt.Errorf("%q has a negative limit, want 0 or more; ask for an improvement as %s_decrease > 0.1 or %s_increase > 0.1", strings.TrimSpace(text), metric, metric)
+			return Check{}, fmt.Errorf("%q has a negative limit, want 0 or more; to ask for an improvement, name what there is to be more of and how much: %s_decrease > 0.1 where less is better, %s_increase > 0.1 where more is", strings.TrimSpace(text), metric, metric)
 		}
 		if op == Equal {
 			return Check{}, fmt.Errorf("%q wants a change to be equal to a number, want one of <, <=, >, >=", strings.TrimSpace(text))

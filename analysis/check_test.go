@@ -44,7 +44,7 @@ func TestParseCheck(t *testing.T) {
 		{text: "error_rate < 0x1p-2", wantErr: "finite decimal"},
 		{text: "error_rate < 1_000", wantErr: "finite decimal"},
 		{text: "error_rate < 0.1 and 0.2", wantErr: "finite decimal"},
-		{text: "error_rate_increase < -0.1", wantErr: "negative limit, want 0 or more; ask for an improvement"},
+		{text: "error_rate_increase < -0.1", wantErr: "negative limit, want 0 or more; to ask for an improvement"},
 		{text: "error_rate_increase == 0.1", wantErr: "equal to a number"},
 		{text: "error_rate_increase_drop < 0.1", wantErr: "at most one change"},
 		{text: "_increase < 0.1", wantErr: "lower-case letters"},

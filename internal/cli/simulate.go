@@ -65,10 +65,14 @@ type simulated struct {
 	Took      rollout.Duration   `json:"took"`             // from the start to the end
 	Delay     *rollout.Duration  `json:"delay,omitempty"`  // from the first regression to the rollback
 	Excess    map[string]float64 `json:"excess,omitempty"` // bad outcomes on the canary beyond those of stable
+	Missed    []string           `json:"missed,omitempty"` // what was to happen after the end
 	Decisions []rollout.Decision `json:"decisions"`
 }
 
 func (a *app) runSimulate(ctx context.Context, file string, how simulating) error {
+	if how.approve < 0 && how.approve != -time.Second {
+		return usageError{fmt.Errorf("--approve-after %s: want 0 or more, or -1s for nobody", how.approve)}
+	}
 	if how.runs < 1 || how.runs > 10_000 {
 		return usageError{fmt.Errorf("--runs %d: want 1 to 10000", how.runs)}
 	}
@@ -119,8 +123,9 @@ func simulatedOf(o simulate.Options, out simulate.Outcome) simulated {
 		end = out.Decisions[last].At
 	}
 	s.Took = rollout.Duration(end.Sub(o.Start))
+	s.Missed = missed(o, s.Took.Std())
 	for _, h := range out.Harm {
-		if isWorse(o.World, h.Metric) { // of the others the difference is chance
+		if isWorse(o.World, h.Metric, s.Took.Std()) { // of the others the difference is chance
 			s.Excess[h.Metric] = math.Round(h.Excess)
 		}
 	}
@@ -134,10 +139,30 @@ func simulatedOf(o simulate.Options, out simulate.Outcome) simulated {
 	return s
 }
 
-// isWorse reports whether a world makes a metric worse, or better, on the canary alone.
-func isWorse(w world.World, metric string) bool {
-	return slices.ContainsFunc(w.Regressions, func(r world.Regression) bool { return r.Metric == metric }) ||
-		slices.ContainsFunc(w.Incidents, func(i world.Incident) bool { return i.Metric == metric && i.Arm == world.Canary })
+// isWorse reports whether a world makes a metric worse, or better, on the canary alone, before the rollout ended.
+func isWorse(w world.World, metric string, took time.Duration) bool {
+	return slices.ContainsFunc(w.Regressions, func(r world.Regression) bool { return r.Metric == metric && r.From < took }) ||
+		slices.ContainsFunc(w.Incidents, func(i world.Incident) bool { return i.Metric == metric && i.Arm == world.Canary && i.From < took })
+}
+
+// missed are the events of a world that the rollout ended before.
+func missed(o simulate.Options, took time.Duration) []string {
+	var out []string
+	never := func(what string, at time.Duration) {
+		if at > took {
+			out = append(out, fmt.Sprintf("%s at %s never came: the rollout ended after %s", what, span(at), span(took)))
+		}
+	}
+	for _, r := range o.World.Regressions {
+		never("the regression of "+r.Metric, r.From)
+	}
+	for _, i := range o.World.Incidents {
+		never("the incident of "+i.Metric, i.From)
+	}
+	for _, s := range o.Signals {
+		never("the signal "+string(s.Signal), s.At)
+	}
+	return out
 }
 
 func firstRegression(w world.World) (time.Duration, bool) {
@@ -156,19 +181,35 @@ func describe(o simulate.Options) []string {
 	}
 	lines := []string{traffic}
 	for _, m := range w.Metrics {
-		median := ""
+		value := m.Base
 		if m.Kind == analysis.Quantile {
-			median = " around a median of"
+			value = simulate.QuantileOf(m)
 		}
-		lines = append(lines, fmt.Sprintf("%s%s %s", m.Name, median, number(m.Base)))
+		if value < 1e-7 { // as good as none, so that a factor makes something of it
+			value = 0
+		}
+		lines = append(lines, fmt.Sprintf("%s %s", m.Name, number(value)))
 	}
 	for _, r := range w.Regressions {
-		lines = append(lines, fmt.Sprintf("canary: %s %s from %s on", badly(r.Metric), times(r.Factor), span(r.From)))
+		lines = append(lines, fmt.Sprintf("canary: %s from %s on", worse(w, r), span(r.From)))
 	}
 	for _, i := range w.Incidents {
 		lines = append(lines, fmt.Sprintf("%s: %s %s from %s to %s", i.Arm, badly(i.Metric), times(i.Factor), span(i.From), span(i.To)))
 	}
 	return lines
+}
+
+// worse is a regression in words: the rate itself where stable has as good as none.
+func worse(w world.World, r world.Regression) string {
+	m := w.Metric(r.Metric)
+	bad := m.Base
+	if m.Kind == analysis.Ratio && m.Better == analysis.Higher {
+		bad = 1 - m.Base
+	}
+	if bad < 1e-7 {
+		return fmt.Sprintf("%s of %s", badly(r.Metric), number(bad*r.Factor))
+	}
+	return badly(r.Metric) + " " + times(r.Factor)
 }
 
 // badly is what there is more of when a metric gets worse.
@@ -210,6 +251,11 @@ func (a *app) saySimulated(spec rollout.Spec, o simulate.Options, s simulated) {
 	for _, line := range wrap(simulatedEnd(s), screen.columns()) {
 		a.say("%s", line)
 	}
+	for _, m := range s.Missed {
+		for _, line := range screen.bullet("! ", m) {
+			a.say("%s", line)
+		}
+	}
 }
 
 // simulatedEnd is how a run ended and what it cost, in a sentence or two.
@@ -243,8 +289,8 @@ func waitsFor(st rollout.Status) string {
 
 // since is a time since the start as a rollout is talked about: days and hours.
 func since(d time.Duration) string {
-	days := d / (24 * time.Hour)
-	rest := (d % (24 * time.Hour)).Round(time.Second)
+	d = d.Round(time.Second)
+	days, rest := d/(24*time.Hour), d%(24*time.Hour)
 	clock := fmt.Sprintf("%02d:%02d:%02d", int(rest.Hours()), int(rest.Minutes())%60, int(rest.Seconds())%60)
 	if days == 0 {
 		return clock

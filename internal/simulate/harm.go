@@ -18,6 +18,9 @@ func (s *simulation) harm(end time.Time) []Harm {
 			to = end
 		}
 		for _, sp := range s.plane.spells(from, to) { // one weight at a time: totals over several can't be compared
+			if sp.weight == 0 { // copies, whose answers nobody sees
+				continue
+			}
 			for name, sample := range s.seen.happened(sp.from, sp.to).Samples {
 				if c, st := sample.Canary, sample.Stable; c.N > 0 && st.N > 0 {
 					excess[name] += c.X - c.N*st.X/st.N

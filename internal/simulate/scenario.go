@@ -27,7 +27,7 @@ type Scenario struct {
 // What the forms are, for messages and help.
 const (
 	BaseForm       = "METRIC=NUMBER, such as error_rate=0.02"
-	RegressionForm = "METRIC=CHANGE[@WHEN], such as error_rate=2x@day3, p95_latency=+50%, task_completion_rate=1.5x (failures), safety_violations=0.001@6h"
+	RegressionForm = "METRIC=CHANGE[@WHEN], such as error_rate=2x@day3, p95_latency=+50%, task_completion_rate=-5%, task_completion_rate=1.5x (failures), safety_violations=0.001@6h"
 	IncidentForm   = "ARM[:METRIC=CHANGE][@WHEN[+LENGTH]], such as both, both:error_rate=30x@day1+2h, canary:p95_latency=3x@90m; ARM is both, stable or canary"
 	SignalForm     = "SIGNAL@WHEN, such as pause@2h, resume@3h, abort@day1"
 )
@@ -83,6 +83,7 @@ type reader struct {
 	world *world.World
 	spec  rollout.Spec
 	errs  []error
+	plain []string // the metrics with a regression that is a plain number
 }
 
 func (r *reader) wrong(where, format string, args ...any) {
@@ -119,7 +120,15 @@ func (r *reader) base(text string) {
 	if m.Ratings != nil && x != m.Base { // the shares of the ratings no longer fit
 		m.Ratings, m.Spread = nil, 0.3
 	}
+	if m.Kind == analysis.Quantile { // the world goes by the median
+		x /= QuantileOf(*m) / m.Base
+	}
 	m.Base = x
+}
+
+// QuantileOf is the quantile itself of a metric that is one, in seconds: that of a lognormal by its median and sigma.
+func QuantileOf(m world.Metric) float64 {
+	return m.Base * math.Exp(m.Spread*math.Sqrt2*math.Erfinv(2*m.Quantile-1))
 }
 
 func (r *reader) regression(text string) {
@@ -134,6 +143,13 @@ func (r *reader) regression(text string) {
 	}
 	if !ok || err != nil {
 		return
+	}
+	if !strings.HasSuffix(what, "x") && !strings.HasSuffix(what, "%") {
+		if slices.Contains(r.plain, m.Name) {
+			r.wrong("--regression", "%q: there is a number for %s already, and both would count: want one, or factors such as 2x", text, m.Name)
+			return
+		}
+		r.plain = append(r.plain, m.Name)
 	}
 	r.world.Regressions = append(r.world.Regressions, world.Regression{Metric: m.Name, Factor: factor, From: from})
 }
@@ -178,7 +194,7 @@ func (r *reader) duration() time.Duration {
 	return sum
 }
 
-// change reads METRIC=CHANGE as a factor on what is bad of the metric: 2x, +50%, or the rate or value itself where the base is 0 or the number is plain.
+// change reads METRIC=CHANGE as a factor on what is bad of the metric: 2x is one, +50% and a plain number are of the metric itself.
 func (r *reader) change(where, text, form string) (*world.Metric, float64, bool) {
 	name, change, found := strings.Cut(text, "=")
 	if !found {
@@ -200,17 +216,42 @@ func (r *reader) change(where, text, form string) (*world.Metric, float64, bool)
 		r.wrong(where, "%q: %q is no change, want 2x, +50%% or the number itself", text, change)
 		return nil, 0, false
 	}
+	share := m.Kind == analysis.Ratio
+	upwards := share && m.Better == analysis.Higher // what is bad of it is what is missing to all
+	bad := m.Base
+	if upwards {
+		bad = 1 - m.Base
+	}
 	factor := x
 	switch {
-	case percent:
-		factor = 1 + x/100
-	case !times && m.Base == 0:
-		// No factor makes something of nothing: stable gets a rate that is as good as none.
-		m.Base, factor = x/outOfNothing, outOfNothing
-	case !times && m.Kind == analysis.Ratio && m.Better == analysis.Higher:
-		factor = (1 - x) / (1 - m.Base)
-	case !times:
-		factor = x / m.Base
+	case (times || percent && !upwards) && bad == 0:
+		r.wrong(where, "%q: %s has a base of %s, and a factor of nothing is nothing: want the number itself, such as %s=%s", text, m.Name, rounded(m.Base), m.Name,
+			rounded(math.Abs(m.Base-0.01)))
+		return nil, 0, false
+	case times:
+	case !percent && share && (x < 0 || x > 1):
+		r.wrong(where, "%q: %s is a share, want 0 to 1, or a factor such as 2x", text, m.Name)
+		return nil, 0, false
+	default:
+		to := x
+		switch {
+		case percent:
+			to = m.Base * (1 + x/100)
+		case m.Kind == analysis.Quantile:
+			to = x / (QuantileOf(*m) / m.Base)
+		}
+		if upwards {
+			to = 1 - min(1, to)
+		}
+		if bad == 0 && to > 0 { // no factor makes something of nothing: stable gets a rate that is as good as none
+			bad = to / outOfNothing
+			if m.Base = bad; upwards {
+				m.Base = 1 - bad
+			}
+		}
+		if factor = 1; bad > 0 {
+			factor = to / bad
+		}
 	}
 	if factor < 0 || math.IsNaN(factor) || math.IsInf(factor, 0) {
 		r.wrong(where, "%q: that is below nothing, want 0 or more", text)
@@ -218,6 +259,8 @@ func (r *reader) change(where, text, form string) (*world.Metric, float64, bool)
 	}
 	return m, factor, true
 }
+
+func rounded(x float64) string { return strconv.FormatFloat(x, 'g', 4, 64) }
 
 // outOfNothing is the factor that makes a rate out of none.
 const outOfNothing = 1e6

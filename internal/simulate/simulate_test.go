@@ -3,6 +3,7 @@ package simulate
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -235,6 +236,45 @@ func TestScenario(t *testing.T) {
 	}
 }
 
+// TestChanges: percent and plain numbers are of the metric as it is written in checks; factors are of what is bad of it.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]float64{
+		"error_rate=2x": 2, "error_rate=0.02": 2, "error_rate=+100%": 2, "error_rate=-50%": 0.5,
+		"task_completion_rate=2x": 2, "task_completion_rate=0.8": 2, "task_completion_rate=-10%": 1.9, "task_completion_rate=+5%": 0.55,
+		"p95_latency=2x": 2, "p95_latency=+50%": 1.5,
+	} {
+		o, err := Scenario{RPS: 10, Regressions: []string{text}}.Options(spec(t, week))
+		if err != nil || len(o.World.Regressions) != 1 || math.Abs(o.World.Regressions[0].Factor-want) > 1e-9 {
+			t.Errorf("%s: %+v, %v; want a factor of %v", text, o.World.Regressions, err, want)
+		}
+	}
+	// A quantile's base and number are the quantile itself, as in plan.
+	o, err := Scenario{RPS: 10, Bases: []string{"p95_latency=10"}, Regressions: []string{"p95_latency=25"}}.Options(spec(t, week))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := o.World.Metric("p95_latency")
+	if q := QuantileOf(*m); math.Abs(q-10) > 1e-9 || math.Abs(m.Base-10/math.Exp(0.8*1.6448536)) > 1e-6 || math.Abs(o.World.Regressions[0].Factor-2.5) > 1e-9 {
+		t.Errorf("a 95th percentile of %v from a median of %v, times %v", q, m.Base, o.World.Regressions[0].Factor)
+	}
+	// Something out of nothing, whichever way is up.
+	for _, sc := range []Scenario{
+		{Bases: []string{"error_rate=0"}, Regressions: []string{"error_rate=0.05"}},
+		{Bases: []string{"task_completion_rate=1"}, Regressions: []string{"task_completion_rate=0.95"}},
+	} {
+		sc.RPS = 10
+		o, err := sc.Options(spec(t, week))
+		if err != nil || o.World.Regressions[0].Factor != outOfNothing {
+			t.Errorf("%v: %+v, %v", sc.Regressions, o.World.Regressions, err)
+		}
+	}
+	o, err = Scenario{RPS: 10, Bases: []string{"task_completion_rate=0"}, Regressions: []string{"task_completion_rate=0.5"}}.Options(spec(t, week))
+	if err != nil || o.World.Metric("task_completion_rate").Base != 0 || o.World.Regressions[0].Factor != 0.5 {
+		t.Errorf("half of what always fails: %+v, %v", o.World.Regressions, err)
+	}
+}
+
 func TestScenarioRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -248,6 +288,11 @@ func TestScenarioRefuses(t *testing.T) {
 		{"no metric", Scenario{Regressions: []string{"errors=2x"}}, []string{"want one of error_rate, p95_latency, safety_violations, task_completion_rate"}},
 		{"no change", Scenario{Regressions: []string{"error_rate=twice"}}, []string{`"twice" is no change, want 2x`}},
 		{"no equals sign", Scenario{Regressions: []string{"error_rate"}}, []string{"want METRIC=CHANGE"}},
+		{"a factor of nothing", Scenario{Regressions: []string{"safety_violations=2x"}}, []string{"a factor of nothing is nothing", "safety_violations=0.01"}},
+		{"a share of nothing", Scenario{Regressions: []string{"safety_violations=+50%"}}, []string{"a factor of nothing is nothing"}},
+		{"failures of a perfect agent", Scenario{Bases: []string{"task_completion_rate=1"}, Regressions: []string{"task_completion_rate=2x"}}, []string{"task_completion_rate=0.99"}},
+		{"a forgotten x", Scenario{Regressions: []string{"error_rate=2"}}, []string{"is a share, want 0 to 1, or a factor such as 2x"}},
+		{"two numbers", Scenario{Regressions: []string{"error_rate=0.02@1h", "error_rate=0.05@2h"}}, []string{"there is a number for error_rate already"}},
 		{"below nothing", Scenario{Regressions: []string{"error_rate=-200%"}}, []string{"below nothing"}},
 		{"no time", Scenario{Regressions: []string{"error_rate=2x@tomorrow"}}, []string{"want day3, 36h or 90m"}},
 		{"no day", Scenario{Regressions: []string{"error_rate=2x@dayx"}}, []string{"want day0 to day366"}},
