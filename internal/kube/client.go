@@ -1,5 +1,5 @@
-// Package kube drives data planes whose weights stand in an object of Kubernetes: a named rule with two weighted destinations. What differs
-// between such planes is a Dialect; the rest is here, and nothing else of Aviary talks to Kubernetes.
+// Package kube drives data planes whose weights stand in an object of Kubernetes: a named rule with two weighted destinations.
+// What differs between such planes is a Dialect; the rest is here, and nothing else of Aviary talks to Kubernetes.
 package kube
 
 import (
@@ -38,7 +38,8 @@ type Client struct {
 	namespaces []string
 }
 
-// Open is a client as s says. It makes no call. Errors: no kubeconfig where there is no cluster around, an unreadable one, an unknown context.
+// Open is a client as s says. It makes no call. Errors: no kubeconfig where there is no cluster around, an unreadable one, an
+// unknown context.
 func Open(s Settings) (*Client, error) {
 	config, err := configOf(s)
 	if err != nil {
@@ -80,8 +81,8 @@ func configOf(s Settings) (*rest.Config, error) {
 	return config, nil
 }
 
-// patient makes a server's wish for a pause an error: the client would keep it by itself, and the caller, who knows better what is urgent, would
-// learn of nothing until its time is up.
+// patient makes a server's wish for a pause an error: the client would keep it by itself, and the caller, who knows better
+// what is urgent, would learn of nothing until its time is up.
 type patient struct{ next http.RoundTripper }
 
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -21,7 +21,8 @@ type Dialect struct {
 	Unset        int64    // weight of a destination that has none written down
 	// Destination is where an entry of the list sends requests. Errors: something that no rollout can name.
 	Destination func(entry map[string]any) (rollout.Destination, error)
-	// Settled is why the data plane does not act on an object as it stands, in its JSON, or nil. Nil where objects tell nothing of that.
+	// Settled is why the data plane does not act on an object as it stands, in its JSON, or nil. Nil where objects tell
+	// nothing of that.
 	Settled func(object map[string]any) error
 }
 
@@ -147,7 +148,8 @@ func (r rule) between(a, b rollout.Destination) bool {
 	return a != b && r.index(a) >= 0 && r.index(b) >= 0
 }
 
-// share of the requests that a destination gets, and whether any destination gets any. What gets some has at least a basis point.
+// share of the requests that a destination gets, and whether any destination gets any. What gets some has at least a basis
+// point.
 func (r rule) share(at rollout.Destination) (rollout.Weight, bool) {
 	total, own := int64(0), int64(0)
 	for _, p := range r.places {

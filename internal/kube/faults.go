@@ -15,8 +15,8 @@ import (
 // rights is where the permissions that a worker needs are written down.
 const rights = "deploy/kubernetes/rbac.yaml"
 
-// Fault is err of a call as a traffic driver tells it: what is forbidden with the permission that is missing, a server that asks for a pause as
-// *traffic.Busy, anything else as it is. All of them pass.
+// Fault is err of a call as a traffic driver tells it: what is forbidden with the permission that is missing, a server that
+// asks for a pause as *traffic.Busy, anything else as it is. All of them pass.
 func Fault(err error, verb, resource, namespace, name string) error {
 	what := fmt.Sprintf("%s %s %s/%s", verb, resource, namespace, name)
 	if name == "" {
@@ -54,8 +54,8 @@ func unserved(err error) bool {
 	})
 }
 
-// moved reports whether a patch was refused because something it tests for was not so, or may have been: a failed test is a bare 422, and
-// reading again tells it from an object that the server does not take.
+// moved reports whether a patch was refused because something it tests for was not so, or may have been: a failed test is a
+// bare 422, and reading again tells it from an object that the server does not take.
 func moved(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsConflict(err) }
 
 func rejected(format string, args ...any) error {

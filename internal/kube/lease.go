@@ -18,8 +18,9 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// Leases of objects, in their namespaces: who holds the canary's traffic and when that was renewed. After a rollout the lease stays behind
-// without a holder; it remembers which version runs where, should somebody remove the annotations from the object.
+// Leases of objects, in their namespaces: who holds the canary's traffic and when that was renewed. After a rollout the lease
+// stays behind without a holder; it remembers which version runs where, should somebody remove the annotations from the
+// object.
 var leases = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
 
 const leasesResource = "leases.coordination.k8s.io"
@@ -46,8 +47,8 @@ func (p *Plane) renew(ctx context.Context, kind Kind, route rollout.Route) (bool
 	if err != nil {
 		return false, fmt.Errorf("encode a renewal: %w", err)
 	}
-	name := leaseName(kind, route.Object.Name)
-	_, err = p.client.Objects(leases, route.Object.Namespace).Patch(ctx, name, types.JSONPatchType, data, metav1.PatchOptions{FieldManager: Manager})
+	name, by := leaseName(kind, route.Object.Name), metav1.PatchOptions{FieldManager: Manager}
+	_, err = p.client.Objects(leases, route.Object.Namespace).Patch(ctx, name, types.JSONPatchType, data, by)
 	switch {
 	case err == nil:
 		return true, nil
@@ -57,7 +58,8 @@ func (p *Plane) renew(ctx context.Context, kind Kind, route rollout.Route) (bool
 	return false, Fault(err, "patch", leasesResource, route.Object.Namespace, name)
 }
 
-// lease writes the lease that route's traffic is by, whoever held it before. Errors: *traffic.OwnershipLost to a later revision.
+// lease writes the lease that route's traffic is by, whoever held it before. Errors: *traffic.OwnershipLost to a later
+// revision.
 func (p *Plane) lease(ctx context.Context, kind Kind, route rollout.Route, want record) error {
 	namespace, name := route.Object.Namespace, leaseName(kind, route.Object.Name)
 	objects := p.client.Objects(leases, namespace)
@@ -179,8 +181,8 @@ func (p *Plane) remembered(ctx context.Context, kind Kind, agent string, object 
 // readers bounds how many routes are read at once.
 const readers = 8
 
-// Leases are those of every object whose canary has traffic. One whose object can't be read now is told of all the same: better that the guard
-// tries in vain. Errors: a passing fault.
+// Leases are those of every object whose canary has traffic. One whose object can't be read now is told of all the same:
+// better that the guard tries in vain. Errors: a passing fault.
 func (p *Plane) Leases(ctx context.Context) ([]traffic.Lease, error) {
 	var all []traffic.Lease
 	for _, namespace := range p.client.namespaces {
@@ -259,7 +261,8 @@ func (p *Plane) held(lease *unstructured.Unstructured) (traffic.Lease, record, b
 	}, set, true
 }
 
-// Expire gives all of an object's requests to stable if its lease is still as l says, and leaves a mark of that. Errors: a passing fault.
+// Expire gives all of an object's requests to stable if its lease is still as l says, and leaves a mark of that. Errors: a
+// passing fault.
 func (p *Plane) Expire(ctx context.Context, l traffic.Lease) error {
 	kind, err := p.kind(l.Object)
 	if err != nil {

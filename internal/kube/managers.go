@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// changedBy is who wrote an object's rules last besides Aviary, by its managed fields; empty if nobody did, or nothing tells. Others who own the
-// rest of the spec don't count: whoever changes a list takes it from its owners.
+// changedBy is who wrote an object's rules last besides Aviary, by its managed fields; empty if nobody did, or nothing tells.
+// Others who own the rest of the spec don't count: whoever changes a list takes it from its owners.
 func (d Dialect) changedBy(object *unstructured.Unstructured) string {
 	var last *metav1.ManagedFieldsEntry
 	for _, e := range object.GetManagedFields() {

@@ -52,7 +52,8 @@ func (d Dialect) check(route rollout.Route) error {
 	return nil
 }
 
-// owned refuses a route whose agent, owner or revision gives way to what the object says. Errors: *traffic.OwnershipLost, *traffic.Rejected.
+// owned refuses a route whose agent, owner or revision gives way to what the object says. Errors: *traffic.OwnershipLost,
+// *traffic.Rejected.
 func (f found) owned(route rollout.Route) error {
 	if agent := f.object.GetLabels()[AgentLabel]; agent != "" && agent != route.Agent {
 		return rejected("%s is the agent %s's by its label %s, not %s's", title(f.object), agent, AgentLabel, route.Agent)
@@ -70,8 +71,8 @@ func (f found) owned(route rollout.Route) error {
 	return nil
 }
 
-// roles are the destinations of stable and canary as route wants them. Without a record they are the rollout file's; from then on a version
-// stays where it is, and the other place is the canary's. Errors: *traffic.Rejected.
+// roles are the destinations of stable and canary as route wants them. Without a record they are the rollout file's; from then
+// on a version stays where it is, and the other place is the canary's. Errors: *traffic.Rejected.
 func (f found) roles(route rollout.Route, file rollout.Object) (stable, canary rollout.Destination, err error) {
 	if !f.rule.between(file.Stable, file.Canary) {
 		return stable, canary, rejected("%s, rule %q: it goes to %s, the rollout file wants it to go to %s and %s", title(f.object), f.rule.name,
@@ -131,8 +132,8 @@ func (f found) weights(d Dialect, r record) [2]int64 {
 
 // is reports whether the object says r already.
 func (f found) is(d Dialect, r record, agent string) bool {
-	want := f.weights(d, r)
-	return f.marked && f.set == r && f.object.GetLabels()[AgentLabel] == agent && f.rule.places[0].weight == want[0] && f.rule.places[1].weight == want[1]
+	now := [2]int64{f.rule.places[0].weight, f.rule.places[1].weight}
+	return f.marked && f.set == r && f.object.GetLabels()[AgentLabel] == agent && now == f.weights(d, r)
 }
 
 // operation is one of JSON Patch (RFC 6902).
@@ -142,14 +143,18 @@ type operation struct {
 	Value any    `json:"value,omitempty"`
 }
 
-// patch makes the object say r, unless anything that r was decided by has changed: the object itself, the rule's place and name, its
-// destinations and weights, and the owner and revision. Fields of others, such as status, may have.
+// patch makes the object say r, unless anything that r was decided by has changed: the object itself, the rule's place and
+// name, its destinations and weights, and the owner and revision. Fields of others, such as status, may have.
 func (f found) patch(d Dialect, r record, agent string) ([]byte, error) {
 	test := func(path string, value any) operation { return operation{"test", path, value} }
-	out := []operation{test("/metadata/uid", string(f.object.GetUID())), test(f.rule.path+"/name", f.rule.name), test(f.rule.list, f.rule.raw)}
+	out := []operation{
+		test("/metadata/uid", string(f.object.GetUID())), test(f.rule.path+"/name", f.rule.name), test(f.rule.list, f.rule.raw),
+	}
 	annotations, labels := f.object.GetAnnotations(), f.object.GetLabels()
 	if f.marked && labels[AgentLabel] == agent {
-		out = append(out, test(annotationPath(ownerKey), annotations[ownerKey]), test(annotationPath(revisionKey), annotations[revisionKey]))
+		for _, key := range []string{ownerKey, revisionKey} {
+			out = append(out, test(annotationPath(key), annotations[key]))
+		}
 	} else { // nobody's yet: there is nothing of ours to test, and no map that could be added twice
 		out = append(out, test("/metadata/resourceVersion", f.object.GetResourceVersion()))
 	}

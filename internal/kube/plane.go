@@ -39,8 +39,9 @@ func NewPlane(client *Client, dialect Dialect) *Plane {
 	return &Plane{client: client, dialect: dialect, version: make([]atomic.Int32, len(dialect.Kinds))}
 }
 
-// Apply makes route the whole state of its agent: the lease first where the canary gets more, the weights first where it gets nothing.
-// Nothing is written that stands there already. Errors: *traffic.OwnershipLost, *traffic.Rejected, *traffic.Busy, or a passing fault.
+// Apply makes route the whole state of its agent: the lease first where the canary gets more, the weights first where it gets
+// nothing. Nothing is written that stands there already. Errors: *traffic.OwnershipLost, *traffic.Rejected, *traffic.Busy, or
+// a passing fault.
 func (p *Plane) Apply(ctx context.Context, route rollout.Route) error {
 	if err := p.dialect.check(route); err != nil {
 		return err
@@ -101,14 +102,8 @@ func (p *Plane) Apply(ctx context.Context, route rollout.Route) error {
 
 // pause lets others go first, a little longer at every try.
 func pause(ctx context.Context, try int) error {
-	timer := time.NewTimer(time.Duration(rand.Int64N(int64(min(try+1, 10)) * int64(5*time.Millisecond)))) //nolint:gosec // to spread, not to hide
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	most := time.Duration(min(try+1, 10)) * 5 * time.Millisecond
+	return sleep(ctx, rand.N(most)) //nolint:gosec // to spread, not to hide
 }
 
 // final makes trouble with an object that Apply can't set a refusal.
@@ -186,8 +181,8 @@ type broken struct{ err error }
 func (e *broken) Error() string { return e.err.Error() }
 func (e *broken) Unwrap() error { return e.err }
 
-// load reads an object, and its lease if there is no record on it. Errors: *traffic.Rejected for an object that does not exist or is
-// another agent's, *broken for one whose rule is not there, or a passing fault.
+// load reads an object, and its lease if there is no record on it. Errors: *traffic.Rejected for an object that does not exist
+// or is another agent's, *broken for one whose rule is not there, or a passing fault.
 func (p *Plane) load(ctx context.Context, kind Kind, agent string, o *rollout.Object) (found, error) {
 	object, err := p.get(ctx, kind, o.Namespace, o.Name)
 	if apierrors.IsNotFound(err) {
@@ -282,8 +277,8 @@ func (p *Plane) write(ctx context.Context, f found, want record, agent string) e
 	return Fault(err, "patch", f.kind.Resource+"."+f.kind.Group, namespace, name)
 }
 
-// Read is what the object says. Errors: *traffic.Rejected for an object that does not exist, is another agent's, or has never been as it must be;
-// or a passing fault, which one is also that was set and then broken by somebody.
+// Read is what the object says. Errors: *traffic.Rejected for an object that does not exist, is another agent's, or has never
+// been as it must be; or a passing fault, which one is also that was set and then broken by somebody.
 func (p *Plane) Read(ctx context.Context, route rollout.Route) (traffic.Observed, error) {
 	if !rollout.ValidName(route.Agent) {
 		return traffic.Observed{}, rejected("agent %q: want %s", route.Agent, rollout.NamePattern)
@@ -323,7 +318,8 @@ func (p *Plane) Read(ctx context.Context, route rollout.Route) (traffic.Observed
 // observed is f for the port. Without a record the roles are those of file.
 func (p *Plane) observed(f found, agent string, file rollout.Object) traffic.Observed {
 	at := rollout.Object{
-		Namespace: f.object.GetNamespace(), Kind: f.kind.Name, Name: f.object.GetName(), Rule: f.rule.name, Stable: file.Stable, Canary: file.Canary,
+		Namespace: f.object.GetNamespace(), Kind: f.kind.Name, Name: f.object.GetName(), Rule: f.rule.name,
+		Stable: file.Stable, Canary: file.Canary,
 	}
 	out := traffic.Observed{Agent: agent, Object: &at}
 	if f.known {
@@ -345,8 +341,8 @@ func (p *Plane) observed(f found, agent string, file rollout.Object) traffic.Obs
 	return out
 }
 
-// List is Read for every object that has Aviary's record, by namespace and name. One that is broken is left out: nothing could be put back
-// there. Errors: a passing fault.
+// List is Read for every object that has Aviary's record, by namespace and name. One that is broken is left out: nothing could
+// be put back there. Errors: a passing fault.
 func (p *Plane) List(ctx context.Context) ([]traffic.Observed, error) {
 	out := []traffic.Observed{}
 	for _, kind := range p.dialect.Kinds {

@@ -10,7 +10,8 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// AgentLabel is on every object whose weights are an agent's. A platform team may set it beforehand; else the first rollout does.
+// AgentLabel is on every object whose weights are an agent's. A platform team may set it beforehand; else the first rollout
+// does.
 const AgentLabel = "aviary.dev/agent"
 
 // The annotations: what was set last.

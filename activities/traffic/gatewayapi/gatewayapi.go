@@ -24,8 +24,8 @@ func New(s kube.Settings) (Driver, error) {
 	return Driver{kube.NewPlane(client, dialect)}, nil
 }
 
-// Capabilities of the Gateway API: every basis point, chosen anew for every request. The guard takes traffic back when a lease runs out.
-// Testers force the canary by a rule of their own, which the driver leaves alone. Copies of requests are not driven.
+// Capabilities of the Gateway API: every basis point, chosen anew for every request. The guard takes traffic back when a lease
+// runs out. Testers force the canary by a rule of their own, which the driver leaves alone. Copies of requests are not driven.
 func (Driver) Capabilities() traffic.Capabilities {
 	return traffic.Capabilities{Step: dialect.Step(), Sticky: "request", Lease: true, Override: true}
 }

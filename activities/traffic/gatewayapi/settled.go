@@ -28,8 +28,8 @@ func parentOf(ref map[string]any, namespace string) parent {
 
 func (p parent) String() string { return p.kind + " " + p.namespace + "/" + p.name }
 
-// settled is why a route as it stands is not in force at some of its parents, or nil: each of them has to have accepted it and to have found
-// its Services, and this very generation of it.
+// settled is why a route as it stands is not in force at some of its parents, or nil: each of them has to have accepted it and
+// to have found its Services, and this very generation of it.
 func settled(route map[string]any) error {
 	metadata, _ := route["metadata"].(map[string]any)
 	namespace, _ := metadata["namespace"].(string)

@@ -34,8 +34,8 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// Cluster is an administrator's access to the API server that the environment variable AVIARY_KUBECONFIG names. It has the kinds of Istio and
-// of the Gateway API.
+// Cluster is an administrator's access to the API server that the environment variable AVIARY_KUBECONFIG names. It has the
+// kinds of Istio and of the Gateway API.
 func Cluster(t *testing.T) *rest.Config {
 	t.Helper()
 	path := os.Getenv("AVIARY_KUBECONFIG")
@@ -197,10 +197,6 @@ func (p kubePlane) create(t *testing.T) {
 
 func (p kubePlane) objects() dynamic.ResourceInterface {
 	return p.admin.Resource(p.dialect.Resource).Namespace(p.namespace)
-}
-
-func (p kubePlane) leases() dynamic.ResourceInterface {
-	return p.admin.Resource(schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}).Namespace(p.namespace)
 }
 
 func (p kubePlane) object(t *testing.T) *unstructured.Unstructured {

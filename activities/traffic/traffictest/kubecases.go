@@ -23,8 +23,8 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// RunKube runs the suite, with a guard beside the driver, and what only planes on Kubernetes can be asked. Config is an administrator's; the
-// API server has the dialect's kinds.
+// RunKube runs the suite, with a guard beside the driver, and what only planes on Kubernetes can be asked. Config is an
+// administrator's; the API server has the dialect's kinds.
 func RunKube(t *testing.T, config *rest.Config, d KubeDialect) {
 	t.Helper()
 	t.Run("conformance", func(t *testing.T) {

@@ -20,7 +20,8 @@ import (
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
-// writers are two workers of one rollout and two strangers who count in places of their own, all at once: nobody's last word may be lost.
+// writers are two workers of one rollout and two strangers who count in places of their own, all at once: nobody's last word
+// may be lost.
 func writers(t *testing.T, p kubePlane) {
 	const rounds = 60
 	mustApply(t, p.Plane, p.route("o", 1, 100))
