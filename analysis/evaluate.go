@@ -107,7 +107,22 @@ func (v *evaluation) finding(a *asked) Finding {
 	if f.Verdict == Violated && a.test != nil && c.ok && c.holds {
 		v.showLately(&f, a)
 	}
+	f.widen()
 	return f
+}
+
+// widen makes the interval hold the estimate beside which it is shown. They are of different times: the interval is of the whole rollout, with the floor, and keeps what was
+// ruled out once, while the estimate is of the stage alone.
+func (f *Finding) widen() {
+	if f.Change < f.Lower { // false for NaN
+		f.Lower = f.Change
+	}
+	if f.Change > f.Upper {
+		f.Upper = f.Change
+	}
+	if math.IsInf(f.Upper, 1) { // from nothing to something
+		f.Upper = math.NaN()
+	}
 }
 
 func orNaN(e estimate) float64 {

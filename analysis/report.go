@@ -60,7 +60,7 @@ type Finding struct {
 	Change                         float64 // relative to stable, bigger is more of the named thing; +Inf from nothing to something
 	Limit                          float64
 	EValue                         float64 // evidence against the check; at its weight times this, see Report.EValue
-	Lower, Upper                   float64 // an interval of what the limit is on
+	Lower, Upper                   float64 // an interval of what the limit is on, which holds Change
 	Needed                         float64 // canary requests still needed, about
 	Note                           string  // one sentence
 }
