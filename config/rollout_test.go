@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -321,5 +322,34 @@ func TestLoadRolloutNamesTheFile(t *testing.T) {
 	_, err := LoadRollout("testdata/no-such-file.yaml", versions)
 	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "testdata/no-such-file.yaml") {
 		t.Errorf("got %v, want that the file does not exist", err)
+	}
+}
+
+// TestDocs: every complete rollout file in the docs can be used as it stands.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	complete := 0
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, block := range strings.Split(string(text), "```yaml\n")[1:] {
+			block, _, _ = strings.Cut(block, "\n```")
+			if !strings.Contains(block, "canary_stages:") || !strings.Contains(block, "agent:") {
+				continue
+			}
+			complete++
+			if _, err := Rollout(fmt.Sprintf("%s block %d", file, i+1), []byte(block+"\n"), Overrides{}); err != nil {
+				t.Errorf("%v", err)
+			}
+		}
+	}
+	if complete < 2 {
+		t.Errorf("%d rollout files in the docs, want those of the README and of docs/rollout-file.md at least", complete)
 	}
 }
