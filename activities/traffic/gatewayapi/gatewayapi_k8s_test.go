@@ -71,3 +71,8 @@ func TestGRPCRouteOnKubernetes(t *testing.T) {
 	t.Parallel()
 	traffictest.RunKube(t, traffictest.Cluster(t), dialect("GRPCRoute", "grpcroutes"))
 }
+
+func TestExample(t *testing.T) {
+	t.Parallel()
+	traffictest.RunKubeExample(t, traffictest.Cluster(t), dialect("HTTPRoute", "httproutes"), "gateway-api.yaml", "http-route.yaml")
+}

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -356,49 +355,4 @@ func failedTests(t *testing.T, p kubePlane) {
 	p.wantWeights(t, p.dialect.Total/5)
 	between(func() { mustApply(t, p.Plane, p.route("o", revision+1, 3000)) })
 	wantLost(t, p.Driver.Apply(t.Context(), next(4000)), "o", revision+1) // the revision
-}
-
-func refusal(t *testing.T, p kubePlane) {
-	mustApply(t, p.Plane, p.route("o", 1, 500))
-	// The server refuses the second patch by its schema.
-	p.proxy.with(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/"+p.dialect.Resource.Resource+"/") {
-			spoiled := strings.Replace(body(r), `"value":"2"`, `"value":2`, 1)
-			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(spoiled)), int64(len(spoiled))
-		}
-		return false
-	})
-	wantRefused(t, p.Driver.Apply(t.Context(), p.route("o", 2, 1000)), "the API server refuses it", "bot")
-	p.proxy.with(nil)
-	p.wantWeights(t, p.dialect.Total/20)
-	var conflicts atomic.Int64
-	p.proxy.with(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodPatch || !strings.Contains(r.URL.Path, "/"+p.dialect.Resource.Resource+"/") || conflicts.Add(1) > 3 {
-			return false
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusConflict)
-		_, _ = io.WriteString(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Conflict","message":"the object has been modified","code":409}`)
-		return true
-	})
-	mustApply(t, p.Plane, p.route("o", 2, 1000))
-	if conflicts.Load() < 4 {
-		t.Errorf("%d patches, want 3 conflicts and one that went through", conflicts.Load())
-	}
-}
-
-func anew(t *testing.T, p kubePlane) {
-	mustApply(t, p.Plane, p.route("o", 1, 500))
-	p.proxy.once(http.MethodPatch, "/"+p.dialect.Resource.Resource+"/", func() {
-		if err := p.objects().Delete(t.Context(), "bot", metav1.DeleteOptions{}); err != nil {
-			t.Error(err)
-		}
-		p.create(t)
-	})
-	mustApply(t, p.Plane, p.route("o", 2, 1000))
-	p.wantWeights(t, p.dialect.Total/10)
-	if err := p.objects().Delete(t.Context(), "bot", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	wantRefused(t, p.Driver.Apply(t.Context(), p.route("o", 3, 1000)), "does not exist")
 }
