@@ -68,7 +68,7 @@ func blamed(report analysis.Report) (analysis.Finding, bool) {
 }
 
 // sentence says why a report is a violation, such as
-// "error_rate_increase < 0.1 violated: 52/1000 against 11/1000 (+373%, at least +100%), E=1.2e+04 ≥ 100".
+// "error_rate_increase < 0.1 violated: 52/1000 against 11/1000 (+373%, at least +100%), with an e-value of all metrics together of 1.2e+04 ≥ 100".
 func sentence(report analysis.Report, config analysis.Config) string {
 	f, ok := blamed(report)
 	if !ok {
@@ -127,7 +127,7 @@ func arm(kind analysis.Kind, n, x, estimate float64) string {
 
 func combined(report analysis.Report, config analysis.Config) string {
 	if limit := 1 / config.Alpha; config.Method == analysis.Sequential && report.EValue >= limit {
-		return fmt.Sprintf(", E=%.2g ≥ %.4g", report.EValue, limit)
+		return fmt.Sprintf(", with an e-value of all metrics together of %.3g ≥ %.4g", report.EValue, limit)
 	}
 	return ""
 }

@@ -28,11 +28,11 @@ func TestSentence(t *testing.T) {
 	}{
 		"a ratio": {
 			analysis.Report{Blame: rate.Check, EValue: 12345, Findings: []analysis.Finding{{Check: "x", Verdict: analysis.Violated}, rate}},
-			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%), E=1.2e+04 ≥ 100",
+			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%), with an e-value of all metrics together of 1.23e+04 ≥ 100",
 		},
 		"an interval": {
 			analysis.Report{Blame: rate.Check, EValue: 12345, Findings: []analysis.Finding{known}},
-			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%, between +100% and +400%), E=1.2e+04 ≥ 100",
+			"error_rate_increase < 0.10 violated: 52/1000 against 11/1000 (+373%, between +100% and +400%), with an e-value of all metrics together of 1.23e+04 ≥ 100",
 		},
 		"without a test": {
 			analysis.Report{Blame: rate.Check, EValue: nan, Findings: []analysis.Finding{rate}},
@@ -69,7 +69,7 @@ func TestSentence(t *testing.T) {
 			}}},
 			"queue_depth < 3 violated: 7",
 		},
-		"nothing to blame": {analysis.Report{EValue: 150}, "the checks together are violated, E=1.5e+02 ≥ 100"},
+		"nothing to blame": {analysis.Report{EValue: 150}, "the checks together are violated, with an e-value of all metrics together of 150 ≥ 100"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
