@@ -347,12 +347,26 @@ func failedTests(t *testing.T, p kubePlane) {
 		p.mustEdit(t, "somebody", func(o *unstructured.Unstructured) { o.SetAnnotations(map[string]string{"x": "y"}) })
 	})
 	mustApply(t, p.Plane, next(500)) // the resource version, as there are no annotations yet
+	if got := p.object(t).GetAnnotations()["x"]; got != "y" {
+		t.Errorf("annotation x is %q, want somebody's y kept", got)
+	}
 	between(func() { p.mustEdit(t, "somebody", p.setWeights(p.dialect.Total/2, p.dialect.Total/2)) })
 	mustApply(t, p.Plane, next(1000)) // the weights
 	p.wantWeights(t, p.dialect.Total/10)
 	between(func() { p.mustEdit(t, "somebody", p.setWeights(p.dialect.Total*4/5, p.dialect.Total/5)) })
 	mustApply(t, p.Plane, next(2000)) // they are already as wanted
 	p.wantWeights(t, p.dialect.Total/5)
+	between(func() {
+		p.mustEdit(t, "somebody", p.weighted(func(rule map[string]any) { slices.Reverse(rule[p.dialect.Destinations].([]any)) }))
+	})
+	before := p.object(t).GetGeneration()
+	mustApply(t, p.Plane, next(3000)) // the destinations, by their order
+	if n := p.object(t).GetGeneration() - before; n != 2 {
+		t.Errorf("%d changes, want somebody's and one that is right at once", n)
+	}
+	if got, want := p.weights(p.object(t)), [2]int64{p.dialect.Total * 3 / 10, p.dialect.Total * 7 / 10}; got != want {
+		t.Errorf("weights %v with the destinations the other way round, want %v", got, want)
+	}
 	between(func() { mustApply(t, p.Plane, p.route("o", revision+1, 3000)) })
 	wantLost(t, p.Driver.Apply(t.Context(), next(4000)), "o", revision+1) // the revision
 }
