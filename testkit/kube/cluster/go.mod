@@ -1,0 +1,3 @@
+module github.com/aviary-rollouts/aviary/testkit/kube/cluster
+
+go 1.26.0
