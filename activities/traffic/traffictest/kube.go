@@ -199,6 +199,10 @@ func (p kubePlane) objects() dynamic.ResourceInterface {
 	return p.admin.Resource(p.dialect.Resource).Namespace(p.namespace)
 }
 
+func (p kubePlane) leaseObjects() dynamic.ResourceInterface {
+	return p.admin.Resource(schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}).Namespace(p.namespace)
+}
+
 func (p kubePlane) object(t *testing.T) *unstructured.Unstructured {
 	t.Helper()
 	o, err := p.objects().Get(t.Context(), "bot", metav1.GetOptions{})
