@@ -58,6 +58,7 @@ func RunKube(t *testing.T, config *rest.Config, d KubeDialect) {
 		"a thousand patches leave testers alone":    thousand,
 		"an older version of the API will do":       olderAPI,
 		"acceptance is waited for":                  acceptance,
+		"a look before a rollout tells what lacks":  inspected,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
