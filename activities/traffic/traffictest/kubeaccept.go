@@ -13,6 +13,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/aviary-rollouts/aviary/internal/kube"
 )
 
 // olderAPI is a server that does not have the best version of the API yet.
@@ -95,4 +98,38 @@ func (p kubePlane) controller(t *testing.T, resolved *atomic.Bool) (stop func())
 	stop = func() { cancel(); running.Wait() }
 	t.Cleanup(stop)
 	return stop
+}
+
+// takenOver is a route that somebody has set by hand before: 5 % on the canary, and no word of an agent.
+func takenOver(t *testing.T, p kubePlane) {
+	p.mustEdit(t, "platform", func(o *unstructured.Unstructured) {
+		o.SetLabels(nil)
+		p.setWeights(p.dialect.Total*19/20, p.dialect.Total/20)(o)
+	})
+	if got := mustRead(t, p.Plane); got.Weight != 500 || got.Effective != 500 || got.Owner != "" || got.Stable != "" || got.ChangedBy != "" {
+		t.Errorf("%+v, want 5%% of nobody", got)
+	}
+	mustApply(t, p.Plane, p.route("o", 1, 1000))
+	p.wantWeights(t, p.dialect.Total/10)
+	if got := p.object(t).GetLabels()[kube.AgentLabel]; got != "bot" {
+		t.Errorf("label %s is %q, want bot", kube.AgentLabel, got)
+	}
+	other := p.route("o", 2, 1000)
+	other.Agent = "another"
+	wantRejected(t, "another agent's rollout", p.Driver.Apply(t.Context(), other))
+	// All of it on the canary's place: the rollout file has them the wrong way round.
+	q := p.route("p", 1, 500)
+	back := p.route("o", 3, 0)
+	back.Rollback = true
+	mustApply(t, p.Plane, back)
+	if err := p.leaseObjects().DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p.mustEdit(t, "platform", func(o *unstructured.Unstructured) {
+		o.SetAnnotations(nil)
+		p.setWeights(0, p.dialect.Total)(o)
+	})
+	wantRefused(t, p.Driver.Apply(t.Context(), q), "the other way round")
+	_, err := p.Driver.Read(t.Context(), q)
+	wantRefused(t, err, "the other way round")
 }

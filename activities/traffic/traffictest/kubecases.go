@@ -19,7 +19,6 @@ import (
 
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	"github.com/aviary-rollouts/aviary/internal/guard"
-	"github.com/aviary-rollouts/aviary/internal/kube"
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
@@ -241,40 +240,6 @@ func broke(t *testing.T, p kubePlane) {
 	}
 	mustApply(t, p.Plane, p.route("o", 3, 500))
 	p.wantWeights(t, p.dialect.Total/20)
-}
-
-// takenOver is a route that somebody has set by hand before: 5 % on the canary, and no word of an agent.
-func takenOver(t *testing.T, p kubePlane) {
-	p.mustEdit(t, "platform", func(o *unstructured.Unstructured) {
-		o.SetLabels(nil)
-		p.setWeights(p.dialect.Total*19/20, p.dialect.Total/20)(o)
-	})
-	if got := mustRead(t, p.Plane); got.Weight != 500 || got.Effective != 500 || got.Owner != "" || got.Stable != "" || got.ChangedBy != "" {
-		t.Errorf("%+v, want 5%% of nobody", got)
-	}
-	mustApply(t, p.Plane, p.route("o", 1, 1000))
-	p.wantWeights(t, p.dialect.Total/10)
-	if got := p.object(t).GetLabels()[kube.AgentLabel]; got != "bot" {
-		t.Errorf("label %s is %q, want bot", kube.AgentLabel, got)
-	}
-	other := p.route("o", 2, 1000)
-	other.Agent = "another"
-	wantRejected(t, "another agent's rollout", p.Driver.Apply(t.Context(), other))
-	// All of it on the canary's place: the rollout file has them the wrong way round.
-	q := p.route("p", 1, 500)
-	back := p.route("o", 3, 0)
-	back.Rollback = true
-	mustApply(t, p.Plane, back)
-	if err := p.leaseObjects().DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	p.mustEdit(t, "platform", func(o *unstructured.Unstructured) {
-		o.SetAnnotations(nil)
-		p.setWeights(0, p.dialect.Total)(o)
-	})
-	wantRefused(t, p.Driver.Apply(t.Context(), q), "the other way round")
-	_, err := p.Driver.Read(t.Context(), q)
-	wantRefused(t, err, "the other way round")
 }
 
 func allZero(t *testing.T, p kubePlane) {
