@@ -3,13 +3,14 @@
 //
 //	xds --xds 127.0.0.1:15010 --namespace agents
 //
-// It prints {"control": "http://…", "stable": PORT, "canary": PORT}. GET {control}/calls?host=HOST:PORT&n=100&canary=true makes calls and answers
+// It prints {"control": "http://…", "address": IP, "stable": PORT, "canary": PORT}. GET {control}/calls?host=HOST:PORT&n=100&canary=true makes calls and answers
 // how many each version got, as {"stable": 95, "canary": 5}; calls that failed count as "failed", with the last "error".
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -67,8 +68,13 @@ func run() error {
 		return reexec(string(bootstrap))
 	}
 	out := map[string]any{}
+	address, err := ownAddress()
+	if err != nil {
+		return err
+	}
+	out["address"] = address
 	for _, name := range []string{"stable", "canary"} {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 		if err != nil {
 			return err
 		}
@@ -88,6 +94,20 @@ func run() error {
 	c := &caller{conns: map[string]*grpc.ClientConn{}}
 	http.HandleFunc("GET /calls", c.calls)
 	return http.Serve(listener, nil) //nolint:gosec // for tests, on this machine
+}
+
+// ownAddress is one of this machine's that is not loopback, which Kubernetes takes for no endpoint.
+func ownAddress() (string, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range all {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			return ip.IP.String(), nil
+		}
+	}
+	return "", errors.New("this machine has no IPv4 address but loopback")
 }
 
 // caller keeps a connection per host.
