@@ -410,7 +410,14 @@ func TestKubernetesGuard(t *testing.T) {
 			t.Cleanup(guard.Kill)
 			m.eventually("calls by xDS", func() error { _, _, err := m.calls(1, false); return err })
 			m.start(m.rolloutFile("v41", "v42", "  - {name: watch, weight: 0.5, duration: 10m}\n"))
-			m.until("bot", "half of the traffic", func(s rollout.Status) bool { return s.Weight == 5000 && s.Observed > rollout.Duration(2*time.Second) })
+			m.until("bot", "half of the traffic", func(s rollout.Status) bool { return s.Phase == rollout.Observing && s.Weight == 5000 })
+			m.eventually("calls reach the canary", func() error {
+				_, b, err := m.calls(50, false)
+				if err == nil && b == 0 {
+					err = errors.New("none does")
+				}
+				return err
+			})
 			if s := m.share(t); s != 0.5 {
 				t.Fatalf("slot b has %v, want half", s)
 			}
