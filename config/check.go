@@ -13,12 +13,11 @@ import (
 const (
 	ProviderRouter     = "router"
 	ProviderPrometheus = "prometheus"
+	ProviderHTTP       = "http"
+	ProviderSQL        = "sql"
 )
 
-// Names that are kept for what does not exist yet, so that the answer is clearer than "unknown".
-var (
-	laterProviders = []string{"http"}
-)
+var providers = []string{ProviderRouter, ProviderPrometheus, ProviderHTTP, ProviderSQL}
 
 // Bounds on a rollout.
 const (
@@ -96,13 +95,7 @@ func checkOneOf[T ~string](value T, path string, r report, allowed ...T) {
 	}
 }
 
-func checkProvider(provider, path string, r report) {
-	if slices.Contains(laterProviders, provider) {
-		r(path, "%s is not available in this version, want %s", provider, oneOf(ProviderRouter, ProviderPrometheus))
-		return
-	}
-	checkOneOf(provider, path, r, ProviderRouter, ProviderPrometheus)
-}
+func checkProvider(provider, path string, r report) { checkOneOf(provider, path, r, providers...) }
 
 func checkTarget(target, path string, r report) {
 	if !rollout.ValidName(target) {

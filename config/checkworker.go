@@ -87,26 +87,52 @@ const callTimeout = 2 * time.Minute
 func (t MetricsTarget) check(r report) {
 	checkProvider(t.Provider, "provider", r)
 	checkBetween(t.Timeout, 0, callTimeout, "timeout", r)
+	checkBetween(t.Delay, 0, time.Hour, "delay", r)
+	if !slices.Contains(providers, t.Provider) {
+		return
+	}
+	for _, f := range []field{
+		{"gateways", len(t.Gateways) > 0, []string{ProviderRouter}},
+		{"gateways_dns", t.GatewaysDNS != "", []string{ProviderRouter}},
+		{"address", t.Address != "", []string{ProviderPrometheus, ProviderHTTP}},
+		{"tls", t.TLS != nil, []string{ProviderRouter, ProviderPrometheus, ProviderHTTP}},
+		{"token_env", t.Token.File != "" || t.Token.Env != "", []string{ProviderRouter, ProviderPrometheus, ProviderHTTP}},
+		{"user", t.User != "", []string{ProviderHTTP}},
+		{"token_header", t.TokenHeader != "", []string{ProviderHTTP}},
+		{"dsn_env", t.DSN.File != "" || t.DSN.Env != "", []string{ProviderSQL}},
+		{"delay", t.Delay != 0, []string{ProviderHTTP, ProviderSQL}},
+	} {
+		if f.set && !slices.Contains(f.only, t.Provider) {
+			r(f.name, "is not for the provider %s, it is for %s", t.Provider, oneOf(f.only...))
+		}
+	}
 	switch t.Provider {
 	case ProviderRouter:
 		checkGateways(t.Gateways, t.GatewaysDNS, r)
-		if t.Address != "" {
-			r("address", "is not for the provider router, want gateways")
-		}
 	case ProviderPrometheus:
-		if t.Address == "" {
-			r("address", "is missing, want the address of Prometheus, such as http://127.0.0.1:9090")
-		} else {
-			checkURL(t.Address, "address", r)
+		checkAddress(t.Address, "Prometheus, such as http://127.0.0.1:9090", r)
+	case ProviderHTTP:
+		checkAddress(t.Address, "the API, such as https://api.example.com", r)
+		switch {
+		case t.TokenHeader != "" && t.User != "":
+			r("token_header", "user is there too, want one of them")
+		case t.TokenHeader != "" && !headerName.MatchString(t.TokenHeader):
+			r("token_header", "%s is not the name of a header", quote(t.TokenHeader))
 		}
-		if len(t.Gateways) > 0 {
-			r("gateways", "is not for the provider prometheus, want address")
-		}
-		if t.GatewaysDNS != "" {
-			r("gateways_dns", "is not for the provider prometheus, want address")
+	case ProviderSQL:
+		if t.DSN.File == "" && t.DSN.Env == "" {
+			r("dsn_env", "is missing, want dsn_file or dsn_env that holds postgres://user:password@host/database")
 		}
 	}
 	t.TLS.check(r, slices.Concat(t.Gateways, []string{t.GatewaysDNS, t.Address})...)
+}
+
+func checkAddress(address, of string, r report) {
+	if address == "" {
+		r("address", "is missing, want the address of %s", of)
+		return
+	}
+	checkURL(address, "address", r)
 }
 
 // check wants files that belong together, and addresses they are good for.

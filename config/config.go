@@ -57,6 +57,7 @@ func Rollout(filename string, data []byte, overrides Overrides) (rollout.Spec, e
 		return rollout.Spec{}, d.problems.err()
 	}
 	d.wantWritten(spec)
+	d.dropUnmeasured(&spec)
 	over := overrides.apply(&spec)
 	checkSpec(spec, func(path, format string, args ...any) {
 		if flag, ok := over[path]; ok {

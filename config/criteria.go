@@ -50,9 +50,12 @@ func checkCheck(text string, known []analysis.Metric, path string, r report) {
 	}
 }
 
-// metricsOf are the metrics that a rollout may ask about: the presets, and its definitions added to or instead of them.
+// metricsOf are the metrics that a rollout may ask about: the provider's presets, and its definitions added to or instead of them.
 func metricsOf(spec rollout.Spec) []analysis.Metric {
 	metrics := analysis.Presets()
+	if !hasPresets(spec.Metrics.Provider) {
+		metrics = slices.DeleteFunc(metrics, func(m analysis.Metric) bool { return m.Name != analysis.TotalRequests })
+	}
 	for _, name := range slices.Sorted(maps.Keys(spec.Metrics.Definitions)) {
 		d := spec.Metrics.Definitions[name]
 		m := analysis.Metric{Name: name, Kind: analysis.Kind(d.Kind), Better: analysis.Better(d.Better), Quantile: d.Quantile}
@@ -63,6 +66,31 @@ func metricsOf(spec rollout.Spec) []analysis.Metric {
 		metrics = append(metrics, m)
 	}
 	return metrics
+}
+
+// hasPresets reports whether a provider knows the preset metrics by itself. One that asks an API or a database of somebody's own doesn't.
+func hasPresets(provider string) bool { return provider != ProviderHTTP && provider != ProviderSQL }
+
+// dropUnmeasured takes the default criteria back that ask about metrics that the provider has no preset for and the file does not define. What the file itself
+// asks for stays, and is refused.
+func (d *decoder) dropUnmeasured(spec *rollout.Spec) {
+	if hasPresets(spec.Metrics.Provider) {
+		return
+	}
+	known := metricsOf(*spec)
+	v := reflect.ValueOf(&spec.RollbackCriteria).Elem()
+	for _, c := range criteria(spec.RollbackCriteria, rollout.RollbackCriteria.Checks) {
+		check, err := analysis.ParseCheck(c.check)
+		measured := slices.ContainsFunc(known, func(m analysis.Metric) bool { return m.Name == check.Metric })
+		if err != nil || measured || d.has("rollback_criteria."+c.key) {
+			continue
+		}
+		for i := range v.NumField() {
+			if key, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); key == c.key {
+				v.Field(i).SetZero()
+			}
+		}
+	}
 }
 
 // unusable reports whether a metric's definition is so wrong, and told of elsewhere, that a check on it can't be judged.

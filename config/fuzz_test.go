@@ -100,7 +100,7 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, query string) {
 		fine := true
-		checkDefinition(rollout.Definition{Kind: "value", Better: "lower", Query: query}, func(string, string, ...any) { fine = false })
+		checkDefinition(ProviderPrometheus, rollout.Definition{Kind: "value", Better: "lower", Query: query}, func(string, string, ...any) { fine = false })
 		if !fine {
 			return
 		}

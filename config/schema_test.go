@@ -87,7 +87,7 @@ var schemaRules = []struct {
 	{"Traffic", "object", described("Where the weights are, for the drivers istio, gateway-api and (by name only) flagd.")},
 	{"Object", "", func(s *jsonschema.Schema) { s.Required = []string{"name"} }},
 	{"Object", "kind", words(KindVirtualService, KindHTTPRoute, KindGRPCRoute)},
-	{"Metrics", "provider", words(ProviderRouter, ProviderPrometheus)},
+	{"Metrics", "provider", words(providers...)},
 	{"Metrics", "target", named("A metrics source of the worker's settings.")},
 	{"Metrics", "no_data_timeout", described("How long the canary may have traffic and report nothing; then on_no_data.")},
 	{"Metrics", "on_no_data", words(rollout.PolicyPause, rollout.PolicyRollback)},

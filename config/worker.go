@@ -42,13 +42,18 @@ type TemporalTLS struct {
 
 // MetricsTarget is a source of metrics that rollouts may name.
 type MetricsTarget struct {
-	Provider    string        `yaml:"provider"`     // router | prometheus
+	Provider    string        `yaml:"provider"`     // router | prometheus | http | sql
 	Gateways    []string      `yaml:"gateways"`     // router: the admin API's URL of every replica
 	GatewaysDNS string        `yaml:"gateways_dns"` // router, instead: one URL whose host has the addresses of all replicas
-	Address     string        `yaml:"address"`      // prometheus: its URL
+	Address     string        `yaml:"address"`      // prometheus, http: its URL
 	TLS         *ClientTLS    `yaml:"tls"`          // of https addresses; nil: the system's authorities
-	Token       Secret        `yaml:"token"`        // router: of the admin API; prometheus: a bearer token
+	Token       Secret        `yaml:"token"`        // router: of the admin API; prometheus, http: a bearer token
 	Timeout     time.Duration `yaml:"timeout"`      // of one call; 0: the provider's own
+
+	User        string        `yaml:"user"`         // http: makes the token a password (basic authentication)
+	TokenHeader string        `yaml:"token_header"` // http: the header that the token goes into as it is; empty: Authorization: Bearer
+	DSN         Secret        `yaml:"dsn"`          // sql: of PostgreSQL, such as postgres://user:password@host/database
+	Delay       time.Duration `yaml:"delay"`        // http, sql: how old numbers are once they are complete; they are asked for that much later
 }
 
 // ClientTLS says whom a target's client trusts, and what it shows of itself. The certificate is read again for every connection.

@@ -103,7 +103,10 @@ type Definition struct {
 	Histogram string  `json:"histogram,omitempty"` // quantile: selector of the histogram, without _bucket
 	Sum       string  `json:"sum,omitempty"`       // mean: selector of the counter of sums
 	Count     string  `json:"count,omitempty"`     // mean: selector of the counter of observations
-	Query     string  `json:"query,omitempty"`     // value: a query; {{.Agent}} and {{.Version}} are filled in
+	// Query is what is asked. Of prometheus and kind value: a query with {{.Agent}}, {{.Version}}, {{.Window}}. Of http: a path with {{.Agent}}, {{.Version}}
+	// and perhaps {{.From}} and {{.To}}; events and the like are then JSONPath into the answer. Of sql: a query with @agent, @versions, @from, @to.
+	Query string `json:"query,omitempty"`
+	Value string `json:"value,omitempty"` // http and kind value: JSONPath of the number
 }
 
 // Analysis says how verdicts are reached.
