@@ -10,6 +10,7 @@ import (
 
 	"github.com/aviary-rollouts/aviary/activities"
 	"github.com/aviary-rollouts/aviary/activities/metrics"
+	httpmetrics "github.com/aviary-rollouts/aviary/activities/metrics/http"
 	prommetrics "github.com/aviary-rollouts/aviary/activities/metrics/prometheus"
 	routermetrics "github.com/aviary-rollouts/aviary/activities/metrics/router"
 	"github.com/aviary-rollouts/aviary/activities/notify"
@@ -105,6 +106,10 @@ func providers(targets map[string]config.MetricsTarget) (map[string]activities.T
 			})
 		case "prometheus":
 			p, err = prommetrics.New(prommetrics.Settings{URL: t.Address, Token: t.Token.Reveal(), Timeout: t.Timeout, TLS: secure})
+		case config.ProviderHTTP:
+			p, err = httpmetrics.New(httpmetrics.Settings{
+				URL: t.Address, Token: t.Token.Reveal(), TokenHeader: t.TokenHeader, User: t.User, Delay: t.Delay, Timeout: t.Timeout, TLS: secure,
+			})
 		default:
 			err = fmt.Errorf("unknown provider %q, known are router, prometheus", t.Provider)
 		}
