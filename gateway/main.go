@@ -16,6 +16,9 @@ import (
 	"github.com/aviary-rollouts/aviary/config"
 )
 
+// version is set by the linker.
+var version = ""
+
 // stdio is where a process writes to.
 type stdio struct{ out, err io.Writer }
 
@@ -33,18 +36,22 @@ func run(ctx context.Context, args []string, std stdio) int {
 	flags.SetOutput(std.err)
 	path := flags.String("config", "", "settings `file` (required)")
 	addrFile := flags.String("addr-file", "", "write the addresses listened on to this `file`, as JSON")
-	version := flags.Bool("version", false, "print the version and exit")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	flags.Usage = func() {
+		fmt.Fprint(std.err, usage)
+		flags.PrintDefaults()
+	}
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
 		return 2
 	}
-	if *version {
+	if *showVersion {
 		fmt.Fprintln(std.out, "gateway", buildVersion())
 		return 0
 	}
 	if flags.NArg() > 0 || *path == "" {
-		fmt.Fprintln(std.err, "gateway: want --config FILE and no arguments")
+		fmt.Fprintln(std.err, "gateway: want --config FILE and no arguments; examples/gateway.yaml is one to start from")
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(std.err, nil))
@@ -71,8 +78,20 @@ func run(ctx context.Context, args []string, std stdio) int {
 	return 0
 }
 
-// buildVersion is the module's version, or the commit it was built from.
+const usage = `gateway proxies users' requests to the versions of agents, and takes routes and versions by its admin API.
+
+  gateway --config examples/gateway.yaml
+
+The settings name secrets by file or by environment variable, such as AVIARY_ADMIN_TOKEN. They are read again when the file changes
+or at SIGHUP; what can't change while it runs is said. SIGTERM lets requests finish.
+
+`
+
+// buildVersion is the linker's, or the module's version, or the commit it was built from.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -55,8 +55,15 @@ func DecodeFeedback(raw []byte) (api.Feedback, error) {
 	return f, CheckFeedback(f)
 }
 
-// CheckFeedback refuses numbers that are negative, not finite or absurd, and texts that are overlong.
+// CheckFeedback refuses numbers that are negative, not finite or absurd, texts that are overlong, outcomes that are not known, and feedback
+// that says nothing.
 func CheckFeedback(f api.Feedback) error {
+	switch {
+	case f.Task != "" && f.Task != "completed" && f.Task != "failed":
+		return fmt.Errorf("task %.50q: want completed or failed", f.Task)
+	case !says(f):
+		return errors.New("there is nothing to count: want at least one of task, safety_violation, satisfaction, tokens, cost_usd and tool_calls")
+	}
 	for _, n := range []struct {
 		name  string
 		value *float64
@@ -76,6 +83,11 @@ func CheckFeedback(f api.Feedback) error {
 		}
 	}
 	return nil
+}
+
+// says reports whether there is anything to count in f.
+func says(f api.Feedback) bool {
+	return f.Task != "" || f.SafetyViolation != "" || f.Satisfaction != nil || f.Tokens != nil || f.CostUSD != nil || f.ToolCalls != nil
 }
 
 // Feedback counts f for the version it names, by version, pin or conversation. Errors: *Refusal.
@@ -160,8 +172,7 @@ func HeaderFeedback(h http.Header) (f api.Feedback, ok bool) {
 	f.Task, f.SafetyViolation = bounded(said(0)), bounded(said(1))
 	f.Satisfaction, f.Tokens, f.CostUSD = amount(said(2)), amount(said(3)), amount(said(4))
 	f.ToolCalls = toolCalls(said(5))
-	ok = f.Task != "" || f.SafetyViolation != "" || f.Satisfaction != nil || f.Tokens != nil || f.CostUSD != nil || f.ToolCalls != nil
-	return f, ok
+	return f, says(f)
 }
 
 func bounded(s string) string {

@@ -40,7 +40,7 @@ func TestFeedbackCounts(t *testing.T) {
 		{Version: "v42", Task: "completed", Tokens: ptr(100), CostUSD: ptr(0.25), ID: "1"},
 		{Version: "v42", Task: "completed", Tokens: ptr(100), CostUSD: ptr(0.25), ID: "1"}, // again
 		{Pin: pin, Task: "failed", Satisfaction: ptr(4)},
-		{Conversation: "talk-1", Task: "shrug", Satisfaction: ptr(0), SafetyViolation: "toxicity", ToolCalls: &api.ToolCalls{OK: 3, Error: 1}},
+		{Conversation: "talk-1", Satisfaction: ptr(0), SafetyViolation: "toxicity", ToolCalls: &api.ToolCalls{OK: 3, Error: 1}},
 		{Version: "v42", SafetyViolation: "Not A Name"},
 	} {
 		f.Agent = agent
@@ -52,7 +52,7 @@ func TestFeedbackCounts(t *testing.T) {
 	got := counterOf(t, r, "v42")
 	got.Latency, got.TTFB = nil, nil
 	want := api.Counter{
-		Conversations: 1, Tasks: api.Tasks{Completed: 1, Failed: 1, Other: 1}, SafetyViolations: map[string]int64{"toxicity": 1, "other": 1},
+		Conversations: 1, Tasks: api.Tasks{Completed: 1, Failed: 1}, SafetyViolations: map[string]int64{"toxicity": 1, "other": 1},
 		Satisfaction: api.Mean{Sum: 4, Count: 2}, Tokens: api.Mean{Sum: 100, Count: 1}, CostUSD: api.Mean{Sum: 0.25, Count: 1},
 		ToolCalls: api.ToolCalls{OK: 3, Error: 1},
 	}
@@ -71,11 +71,13 @@ func TestFeedbackRefuses(t *testing.T) {
 		f    api.Feedback
 		code string
 	}{
-		"no version":           {api.Feedback{Agent: agent}, api.CodeInvalid},
+		"no version":           {api.Feedback{Agent: agent, Task: "failed"}, api.CodeInvalid},
+		"nothing to count":     {api.Feedback{Agent: agent, Version: "v41", ID: "1"}, api.CodeInvalid},
+		"an unknown outcome":   {api.Feedback{Agent: agent, Version: "v41", Task: "finished"}, api.CodeInvalid},
 		"two versions":         {api.Feedback{Agent: agent, Version: "v41", Conversation: "x"}, api.CodeInvalid},
-		"unknown agent":        {api.Feedback{Agent: "nobody", Version: "v41"}, api.CodeUnknownAgent},
-		"unknown version":      {api.Feedback{Agent: agent, Version: "v99"}, api.CodeUnknownVersion},
-		"unknown conversation": {api.Feedback{Agent: agent, Conversation: "x"}, api.CodeUnknownConversation},
+		"unknown agent":        {api.Feedback{Agent: "nobody", Version: "v41", Task: "failed"}, api.CodeUnknownAgent},
+		"unknown version":      {api.Feedback{Agent: agent, Version: "v99", Task: "failed"}, api.CodeUnknownVersion},
+		"unknown conversation": {api.Feedback{Agent: agent, Conversation: "x", Task: "failed"}, api.CodeUnknownConversation},
 		"forged pin":           {api.Feedback{Agent: agent, Pin: "bwFhxxxxxxxx"}, api.CodeInvalid},
 		"negative":             {api.Feedback{Agent: agent, Version: "v41", Tokens: ptr(-1)}, api.CodeInvalid},
 		"not a number":         {api.Feedback{Agent: agent, Version: "v41", CostUSD: ptr(math.NaN())}, api.CodeInvalid},

@@ -117,7 +117,10 @@ func (r *Router) PutVersion(agent, version string, v api.Version) (api.Agent, er
 	r.publish()
 	r.unsaved = true
 	r.log.Info("version registered", "agent", agent, "version", version, "urls", texts(urls))
-	return s.agent(), r.save()
+	if err := r.save(); err != nil {
+		return s.agent(), fmt.Errorf("version %s of %s is registered, but a restart would forget it: %w", version, agent, err)
+	}
+	return s.agent(), nil
 }
 
 // DeleteVersion forgets a version. Errors: *Refusal for one that is stable, canary, from the settings or unknown, or that the
@@ -150,7 +153,10 @@ func (r *Router) DeleteVersion(agent, version string) error {
 	r.publish()
 	r.unsaved = true
 	r.log.Info("version deleted", "agent", agent, "version", version)
-	return r.save()
+	if err := r.save(); err != nil {
+		return fmt.Errorf("version %s of %s is deleted, but a restart would bring it back: %w", version, agent, err)
+	}
+	return nil
 }
 
 // addConfigured adds an agent of the settings.

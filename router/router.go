@@ -117,6 +117,9 @@ func New(o Options) (*Router, error) {
 	if err := r.load(); err != nil {
 		return nil, err
 	}
+	if err := r.writable(); err != nil {
+		return nil, err
+	}
 	r.publish()
 	return r, nil
 }

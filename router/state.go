@@ -118,6 +118,22 @@ func replaceFile(path string, content []byte) (err error) {
 	return d.Sync()
 }
 
+// writable tries whether the state file could be written, so that it is not found out at the first promotion.
+func (r *Router) writable() error {
+	if r.path == "" {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(r.path), filepath.Base(r.path)+".*")
+	if err != nil {
+		return fmt.Errorf("the state file %s could not be written: %w", r.path, err)
+	}
+	_, err = f.WriteString("test\n")
+	if err := errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("the state file %s could not be written: %w", r.path, err)
+	}
+	return nil
+}
+
 // load reads the state file, if there is one. A damaged one is an error: without it the fence and a promotion would be lost.
 func (r *Router) load() error {
 	if r.path == "" {

@@ -171,7 +171,19 @@ func TestRouteIsInForceThoughItCantBeSaved(t *testing.T) {
 	t.Parallel()
 	o := stateOptions(t)
 	o.StateFile = filepath.Join(t.TempDir(), "missing", "state.json")
+	if _, err := New(o); err == nil || !strings.Contains(err.Error(), "could not be written") || !strings.Contains(err.Error(), o.StateFile) {
+		t.Errorf("a router begins with a state file that can't be written: %v", err)
+	}
+	if err := os.Mkdir(filepath.Dir(o.StateFile), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	r, _ := restart(t, o, 0)
+	if err := os.RemoveAll(filepath.Dir(o.StateFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.PutVersion(agent, "v50", api.Version{URL: "http://127.0.0.1:1"}); err == nil || !strings.Contains(err.Error(), "is registered, but a restart would forget it") {
+		t.Errorf("a version that can't be saved: %v", err)
+	}
 	if _, err := r.SetRoute(agent, canaryRoute(10000, 1)); err == nil || refusalCode(err) != "" {
 		t.Errorf("error %v, want one about the file", err)
 	}

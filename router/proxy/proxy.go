@@ -378,7 +378,7 @@ func writeError(w http.ResponseWriter, status int, code, message, id string) {
 }
 
 // copyBuffer is the size of a part of a response. Thousands of streams hold one each for as long as they live, and a token is small.
-const copyBuffer = 8 << 10
+const copyBuffer = 4 << 10
 
 // buffers lends ReverseProxy its copy buffers.
 type buffers struct{ pool sync.Pool }

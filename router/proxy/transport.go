@@ -91,6 +91,8 @@ func newTransports(o Options, header time.Duration) *transports {
 		ExpectContinueTimeout: time.Second,
 		IdleConnTimeout:       90 * time.Second,
 		MaxIdleConnsPerHost:   cmp.Or(o.IdlePerHost, 256),
+		WriteBufferSize:       2 << 10, // of every connection, held for as long as a stream lasts: a head fits
+		ReadBufferSize:        2 << 10,
 		DisableCompression:    true, // what the agent sends is what the client gets
 		ForceAttemptHTTP2:     true,
 		// Many requests share a connection of HTTP/2: one whose agent is gone without a word must not take them all.
