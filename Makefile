@@ -73,9 +73,11 @@ integration-k8s: build prometheus ## the drivers for Kubernetes on a real API se
 	$(BIN)/kube/cluster --bin $(BIN)/kube --istio -- go test -tags k8s -count=1 -timeout 25m ./activities/traffic/... && \
 	  $(BIN)/kube/cluster --bin $(BIN)/kube --istio -- go test -tags k8s -count=1 -timeout 25m -run Kubernetes ./integration
 
+RACE ?= $(UNIT)
 .PHONY: race
-race: ## the unit tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 go test -race $(UNIT)
+race: ## the unit tests, or RACE=packages, under the race detector, which needs a C compiler
+	@command -v cc >/dev/null || { apt-get update && apt-get install -y gcc libc6-dev; }
+	CGO_ENABLED=1 go test -race -timeout 25m $(RACE)
 
 .PHONY: replay
 replay: ## today's workflow code against the histories of earlier versions

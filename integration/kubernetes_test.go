@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"gopkg.in/yaml.v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -169,7 +171,9 @@ func (m *mesh) run(t testing.TB) {
 		"listen": "127.0.0.1:0", "traffic": map[string]any{"cluster": cluster},
 		"metrics": map[string]any{"prom": map[string]any{"provider": "prometheus", "address": prometheus}},
 	})
-	m.write("guard.yaml", map[string]any{"listen": "127.0.0.1:0", "traffic": map[string]any{"cluster": cluster}})
+	guarded := maps.Clone(cluster)
+	guarded["kubeconfig"] = filepath.Join(os.Getenv("AVIARY_KUBE_USERS"), "guard.kubeconfig")
+	m.write("guard.yaml", map[string]any{"listen": "127.0.0.1:0", "traffic": map[string]any{"cluster": guarded}})
 	m.startWorker()
 	m.sendCalls(t)
 }
@@ -394,6 +398,31 @@ func (m *mesh) goesTo(t testing.TB, share int, slot string) {
 	})
 }
 
+// guardRights gives the user guard the rights of deploy/kubernetes/guard.yaml in the namespace, and no others.
+func (m *mesh) guardRights(t testing.TB) {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/kubernetes/guard.yaml")
+	m.must(err)
+	for _, doc := range strings.Split(string(text), "\n---\n") {
+		var role map[string]any
+		m.must(yaml.Unmarshal([]byte(strings.NewReplacer("[ai-agent]", "[bot]", "[support-agent]", "[bot]").Replace(doc)), &role))
+		if role["kind"] != "Role" {
+			continue
+		}
+		rbac := schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}
+		role["metadata"] = map[string]any{"name": "guard", "namespace": m.namespace}
+		m.create(t, rbac, m.namespace, role)
+		rbac.Resource = "rolebindings"
+		m.create(t, rbac, m.namespace, map[string]any{
+			"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": map[string]any{"name": "guard", "namespace": m.namespace},
+			"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "guard"},
+			"subjects": []any{map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "guard"}},
+		})
+		return
+	}
+	t.Fatal("deploy/kubernetes/guard.yaml has no Role")
+}
+
 // TestKubernetesGuard: when every worker is killed in the middle of a rollout, the guard gives all traffic to stable, as a process of
 // its own that has no rights but to leases and routes. A worker that comes back goes on.
 func TestKubernetesGuard(t *testing.T) {
@@ -403,6 +432,7 @@ func TestKubernetesGuard(t *testing.T) {
 			t.Parallel()
 			m := newMesh(t, r)
 			m.run(t)
+			m.guardRights(t)
 			bin, err := stack.Binary("worker")
 			m.must(err)
 			guard, err := stack.Run("guard", filepath.Join(m.dir, "guard.log"), nil, bin, "guard", "--config", filepath.Join(m.dir, "guard.yaml"))
