@@ -13,6 +13,7 @@ import (
 	httpmetrics "github.com/aviary-rollouts/aviary/activities/metrics/http"
 	prommetrics "github.com/aviary-rollouts/aviary/activities/metrics/prometheus"
 	routermetrics "github.com/aviary-rollouts/aviary/activities/metrics/router"
+	sqlmetrics "github.com/aviary-rollouts/aviary/activities/metrics/sql"
 	"github.com/aviary-rollouts/aviary/activities/notify"
 	"github.com/aviary-rollouts/aviary/activities/notify/lognotify"
 	"github.com/aviary-rollouts/aviary/activities/notify/slack"
@@ -110,8 +111,10 @@ func providers(targets map[string]config.MetricsTarget) (map[string]activities.T
 			p, err = httpmetrics.New(httpmetrics.Settings{
 				URL: t.Address, Token: t.Token.Reveal(), TokenHeader: t.TokenHeader, User: t.User, Delay: t.Delay, Timeout: t.Timeout, TLS: secure,
 			})
+		case config.ProviderSQL:
+			p, err = sqlmetrics.New(sqlmetrics.Settings{DSN: t.DSN.Reveal(), Delay: t.Delay, Timeout: t.Timeout})
 		default:
-			err = fmt.Errorf("unknown provider %q, known are router, prometheus", t.Provider)
+			err = fmt.Errorf("the provider %s is not built in", t.Provider)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("metrics target %s: %w", name, err)
