@@ -50,16 +50,16 @@ type TrafficTarget struct {
 	Context    string   `yaml:"context"`    // of the kubeconfig; empty: its current one
 	Namespaces []string `yaml:"namespaces"` // that hold routes, for the sweep and the guard; empty: all
 
-	File      Path          `yaml:"file"`       // flagd: of its flags, on this machine
-	ConfigMap *ConfigMapKey `yaml:"config_map"` // flagd, instead: in Kubernetes
+	File      Path    `yaml:"file"`       // flagd: of its flags, on this machine
+	ConfigMap *MapKey `yaml:"config_map"` // flagd, instead: in Kubernetes
 
 	URL     string            `yaml:"url"`     // webhook: of the receiver; its paths are in docs/webhook.md
 	Secret  Secret            `yaml:"secret"`  // webhook: signs what is sent
 	Headers map[string]string `yaml:"headers"` // webhook: sent along; never secrets
 }
 
-// ConfigMapKey is a key of a ConfigMap of Kubernetes.
-type ConfigMapKey struct {
+// MapKey is a key of a ConfigMap of Kubernetes.
+type MapKey struct {
 	Namespace string `yaml:"namespace"`
 	Name      string `yaml:"name"`
 	Key       string `yaml:"key"`

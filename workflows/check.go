@@ -1,9 +1,9 @@
 package workflows
 
 import (
+	"crypto/rand"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -17,7 +17,7 @@ const checkLimit = 3 * time.Minute
 // CheckOptions are the options that start a Check on a task queue, as often as one likes and beside rollouts.
 func CheckOptions(spec rollout.Spec, queue string) client.StartWorkflowOptions {
 	return client.StartWorkflowOptions{
-		ID: "check/" + spec.Agent + "/" + uuid.NewString(), TaskQueue: queue, WorkflowExecutionTimeout: checkLimit,
+		ID: "check/" + spec.Agent + "/" + rand.Text(), TaskQueue: queue, WorkflowExecutionTimeout: checkLimit,
 		StaticSummary: "check what " + spec.Agent + " " + spec.Canary + " would need",
 	}
 }

@@ -51,7 +51,8 @@ func run(log *slog.Logger) error {
 			http.Error(w, "no such agent", http.StatusNotFound)
 			return
 		}
-		_, _ = fmt.Fprintln(w, version)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = fmt.Fprintln(w, version) //nolint:gosec // one of the versions that were named at the start
 	})
 	listener, err := net.Listen("tcp", *address)
 	if err != nil {

@@ -110,14 +110,14 @@ func (s Screen) progress(v View) []string {
 	st := v.Status
 	lines := []string{s.labeled("stage", plain, stageOf(st))}
 	if st.Mirror > 0 {
-		lines = append(lines, s.meter("mirror", cyan, st.Mirror.Fraction(), st.Mirror.String()+" of stable's requests, copied"))
+		lines = append(lines, s.meter("mirror", st.Mirror.Fraction(), st.Mirror.String()+" of stable's requests, copied"))
 	} else {
-		lines = append(lines, s.meter("weight", cyan, st.Weight.Fraction(), st.Weight.String()))
+		lines = append(lines, s.meter("weight", st.Weight.Fraction(), st.Weight.String()))
 	}
 	if st.Stages > 0 && (st.Phase == rollout.Observing || st.Phase == rollout.AwaitingApproval) { // without stages it is only what Temporal remembers
 		if st.Duration > 0 {
 			text := fmt.Sprintf("%s of %s", span(min(st.Observed, st.Duration).Std()), span(st.Duration.Std()))
-			lines = append(lines, s.meter("observed", cyan, float64(st.Observed)/float64(st.Duration), text))
+			lines = append(lines, s.meter("observed", float64(st.Observed)/float64(st.Duration), text))
 		}
 		lines = append(lines, s.requests(st))
 	}
@@ -133,7 +133,7 @@ func (s Screen) requests(st rollout.Status) string {
 		return s.labeled("requests", plain, fmt.Sprintf("canary %s, %s", number(st.Requests.Canary), stable))
 	}
 	share := st.Requests.Canary / float64(st.MinRequests)
-	return s.meter("requests", cyan, share, fmt.Sprintf("%s of %s (%s)", number(st.Requests.Canary), number(float64(st.MinRequests)), stable))
+	return s.meter("requests", share, fmt.Sprintf("%s of %s (%s)", number(st.Requests.Canary), number(float64(st.MinRequests)), stable))
 }
 
 func stageOf(st rollout.Status) string {
@@ -152,13 +152,13 @@ func (s Screen) labeled(label string, i ink, text string) string {
 }
 
 // meter is a label, a bar and what the bar stands for. The bar gives way first when columns are few.
-func (s Screen) meter(label string, i ink, share float64, text string) string {
+func (s Screen) meter(label string, share float64, text string) string {
 	w := s.columns() - labelWidth
 	b := min(maxBar, w-width(text)-2)
 	if b < 5 {
 		return s.labeled(label, plain, text)
 	}
-	return s.paint(dim, pad(label, labelWidth)) + s.paint(i, bar(share, b)) + "  " + text
+	return s.paint(dim, pad(label, labelWidth)) + s.paint(cyan, bar(share, b)) + "  " + text
 }
 
 // trouble draws what keeps a rollout from going on, each with what helps.

@@ -113,9 +113,9 @@ func (c *Crowd) Run(ctx context.Context) error {
 }
 
 func (c *Crowd) begin(i int) *conversation {
-	x := &conversation{id: fmt.Sprintf("c-%016x", rand.Uint64()), length: -1}
+	x := &conversation{id: fmt.Sprintf("c-%016x", rand.Uint64()), length: -1} //nolint:gosec // chance, no secret
 	if c.Turns > 0 {
-		x.length = 1 + rand.IntN(2*c.Turns-1)
+		x.length = 1 + rand.IntN(2*c.Turns-1) //nolint:gosec // likewise
 	}
 	if i%2 == 1 && !c.Silent { // every second user is a browser, the others are programs
 		x.jar, _ = cookiejar.New(nil)
@@ -135,7 +135,7 @@ func (c *Crowd) talk(ctx context.Context, transport http.RoundTripper, waiting c
 			return err
 		}
 		if x.turns == x.length {
-			x = c.begin(rand.IntN(2))
+			x = c.begin(rand.IntN(2)) //nolint:gosec // likewise
 		}
 		waiting <- x
 		if c.Pause > 0 {
@@ -150,7 +150,7 @@ func (c *Crowd) talk(ctx context.Context, transport http.RoundTripper, waiting c
 
 // turn sends one turn to a random replica, or to the next one if that is gone, as a load balancer would.
 func (c *Crowd) turn(ctx context.Context, transport http.RoundTripper, x *conversation) error {
-	first := rand.IntN(len(c.URLs))
+	first := rand.IntN(len(c.URLs)) //nolint:gosec // likewise
 	var last error
 	for i := range 2 * len(c.URLs) {
 		late := c.late()

@@ -88,13 +88,12 @@ func TestOver(t *testing.T) {
 // plane is a data plane in memory; the driver's part of it is not asked.
 type plane struct {
 	traffic.Driver
-	mu      sync.Mutex
-	leases  []traffic.Lease
-	err     error
-	hang    bool
-	refuse  int // that many expiries fail
-	expired []string
-	done    chan string
+	mu     sync.Mutex
+	leases []traffic.Lease
+	err    error
+	hang   bool
+	refuse int // that many expiries fail
+	done   chan string
 }
 
 func (p *plane) Leases(ctx context.Context) ([]traffic.Lease, error) {
