@@ -37,6 +37,16 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
+// beGateway in the environment makes this binary the gateway itself.
+const beGateway = "AVIARY_TEST_BE_GATEWAY"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beGateway) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
 const token = "an admin token, long enough"
 
 // process is a gateway that runs within the test.
@@ -86,6 +96,13 @@ func start(t *testing.T, settings string) *process {
 		p.done <- run(ctx, []string{"--config", settings, "--addr-file", addrFile}, stdio{out: io.Discard, err: p.err})
 	}()
 	t.Cleanup(cancel)
+	p.reach(t, addrFile)
+	return p
+}
+
+// reach waits for the addresses.
+func (p *process) reach(t *testing.T, addrFile string) {
+	t.Helper()
 	var addr struct{ Proxy, Admin string }
 	eventually(t, "the addresses are written", func() bool {
 		raw, err := os.ReadFile(addrFile)
@@ -105,7 +122,6 @@ func start(t *testing.T, settings string) *process {
 		t.Fatal(err)
 	}
 	p.client = client
-	return p
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -54,6 +54,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		fmt.Fprintln(std.err, "gateway: want --config FILE and no arguments; examples/gateway.yaml is one to start from")
 		return 2
 	}
+	hup := hangups()
 	log := slog.New(slog.NewTextHandler(std.err, nil))
 	settings, err := config.LoadGateway(*path)
 	if err != nil {
@@ -65,7 +66,7 @@ func run(ctx context.Context, args []string, std stdio) int {
 		fmt.Fprintln(std.err, "gateway:", err)
 		return 1
 	}
-	reload, err := newReloader(g, *path)
+	reload, err := newReloader(g, *path, hup)
 	if err != nil {
 		fmt.Fprintln(std.err, "gateway:", err)
 		return 1

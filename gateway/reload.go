@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aviary-rollouts/aviary/config"
+	"github.com/aviary-rollouts/aviary/router"
 )
 
 // lookEvery is how often the settings file is looked at. A signal (SIGHUP) makes it at once.
@@ -22,28 +24,33 @@ type reloader struct {
 	g    *gateway
 	path string
 	sum  [sha256.Size]byte // of the file's content when it was last looked at
+	hup  <-chan os.Signal  // asks to look at once
 }
 
-func newReloader(g *gateway, path string) (*reloader, error) {
+// hangups are the SIGHUPs from now on, to the end of the process: without a receiver one would end it, and its streams.
+func hangups() <-chan os.Signal {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	return hup
+}
+
+func newReloader(g *gateway, path string, hup <-chan os.Signal) (*reloader, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return &reloader{g: g, path: path, sum: sha256.Sum256(raw)}, nil
+	return &reloader{g: g, path: path, sum: sha256.Sum256(raw), hup: hup}, nil
 }
 
 // run looks at the file until ctx ends. By its content, not its time: a mounted file may be swapped for one that is older.
 func (r *reloader) run(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hup:
+		case <-r.hup:
 			r.look(true)
 		case <-ticker.C:
 			r.look(false)
@@ -86,12 +93,16 @@ func (r *reloader) take(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := r.g.router.Reconfigure(agentOptions(settings)); err != nil {
+	err = r.g.router.Reconfigure(agentOptions(settings))
+	if err != nil && !errors.Is(err, router.ErrNotSaved) {
 		return fmt.Errorf("agents: %w", err)
 	}
 	reached()
 	r.g.settings.Agents = settings.Agents
 	r.g.log.Info("settings taken over", "agents", len(settings.Agents))
+	if err != nil {
+		r.g.log.Error("the settings are in force, but the state is not saved; trying on", "error", err)
+	}
 	return nil
 }
 

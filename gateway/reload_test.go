@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,4 +59,35 @@ func TestSettingsAreTakenOverWhileRunning(t *testing.T) {
 	if got := p.ask(t); got != "/moved/chat" {
 		t.Errorf("after settings with a mistake: %q", got)
 	}
+}
+
+// TestSettingsAreInForceThoughTheStateCanNotBeSaved: what is in force is said, all of it is, and it is saved as soon as it can be.
+func TestSettingsAreInForceThoughTheStateCanNotBeSaved(t *testing.T) {
+	t.Parallel()
+	agents, dir := newAgents(t), t.TempDir()
+	settings := settingsFile(t, dir, agents, "")
+	state := filepath.Join(dir, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, settings, "/state.json", "/state/state.json")
+	p := start(t, settings)
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, settings, agents+"/v41}", agents+"/moved}\n      v43: {url: "+agents+"/v43, fingerprint: abc}")
+	eventually(t, "stable is asked where it moved to", func() bool { return p.ask(t) == "/moved/chat" })
+	eventually(t, "what is in force and what is not saved is told", func() bool {
+		return strings.Contains(p.err.String(), "settings taken over") && strings.Contains(p.err.String(), "the state is not saved")
+	})
+	if strings.Contains(p.err.String(), "those of before stay") {
+		t.Errorf("told that nothing changed:\n%s", p.err)
+	}
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the state is saved", func() bool {
+		raw, err := os.ReadFile(filepath.Join(state, "state.json"))
+		return err == nil && strings.Contains(string(raw), `"v43"`)
+	})
 }

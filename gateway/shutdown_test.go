@@ -8,7 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -219,5 +223,44 @@ func TestConnectionsAreLimited(t *testing.T) {
 	first.Close()
 	if err := <-answered; err != nil {
 		t.Errorf("the second connection: %v", err)
+	}
+}
+
+// TestHangupWhileStopping: a supervisor that asks for the settings to be read again, too late, does not cut the streams that are left. It takes
+// a process of its own: in this one another test's gateway would take the signal.
+func TestHangupWhileStopping(t *testing.T) {
+	t.Parallel()
+	a := newTeller(t)
+	addrFile := filepath.Join(t.TempDir(), "addr.json")
+	child := exec.CommandContext(t.Context(), os.Args[0], "--config", settingsFile(t, t.TempDir(), a.url, ""), "--addr-file", addrFile)
+	child.Env = append(os.Environ(), beGateway+"=1")
+	p := &process{err: &output{}}
+	child.Stderr = p.err
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = child.Process.Kill() })
+	p.reach(t, addrFile)
+	resp, err := http.Get("http://" + p.proxy + "/agents/support-agent/stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	events := bufio.NewReader(resp.Body)
+	if line, err := events.ReadString('\n'); err != nil || line != "data: begun\n" {
+		t.Fatalf("first line %q, %v", line, err)
+	}
+	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGHUP} {
+		if err := child.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		p.refused(t)
+	}
+	close(a.finish)
+	if rest, err := io.ReadAll(events); string(rest) != "\ndata: ended\n\n" || err != nil {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+	if err := child.Wait(); err != nil {
+		t.Errorf("%v: %s", err, p.err)
 	}
 }

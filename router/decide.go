@@ -58,6 +58,20 @@ func (d *Decision) Target() *url.URL { return d.version.upstreams.First() }
 // Upstreams are the instances of the version that was chosen, for callers that send the request themselves.
 func (d *Decision) Upstreams() *upstream.Set { return d.version.upstreams }
 
+// Stands reports whether Decide could still decide so. A canary that was taken back since, or whose lease ran out, gets no conversation that
+// had not begun, and of the others those that the rollback policy allows. A tester's wish stands.
+func (r *Router) Stands(d *Decision) bool {
+	a := r.table.Load().agents[d.Agent]
+	if !d.Canary || d.Reason == ByOverride || d.Reason == ByMirror || a == nil {
+		return true
+	}
+	now := r.clock.Mono()
+	if begun := d.Reason == ByPin || d.Reason == ByMemory; !begun && (a.rollback || a.expired(now)) {
+		return false
+	}
+	return a.versions[d.Version] != nil && a.honours(claims{version: d.Version, rollout: d.rollout, epoch: d.epoch}, now)
+}
+
 // Stats count what the version that was chosen does.
 func (d *Decision) Stats() *Stats { return d.version.stats }
 

@@ -41,8 +41,14 @@ func (r *Router) Reconfigure(agents map[string]AgentOptions) error {
 	}
 	r.publish()
 	r.unsaved = true
-	return errors.Join(append(errs, r.save())...)
+	if err := r.save(); err != nil {
+		errs = append(errs, fmt.Errorf("%w: %w", ErrNotSaved, err))
+	}
+	return errors.Join(errs...)
 }
+
+// ErrNotSaved is the error of a change that is in force, and that a restart would forget. Tick tries to save it again.
+var ErrNotSaved = errors.New("in force, but not saved")
 
 // mayConfigure finds everything that keeps the settings of one agent from being taken over.
 func (r *Router) mayConfigure(name string, o AgentOptions) (errs []error) {

@@ -24,8 +24,8 @@ type exchange struct {
 	prefix   string // of the path, that led here
 	agent    string // the request is for; empty: for none that is known
 	decision router.Decision
-	key      string
-	newKey   string // for the key cookie; empty: it has one or needs none
+	asked    router.Request // what the decision was made of
+	newKey   string         // for the key cookie; empty: it has one or needs none
 
 	client      client
 	id          string       // of the request

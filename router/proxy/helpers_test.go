@@ -42,13 +42,16 @@ func serve(t *testing.T, h http.HandlerFunc) string {
 
 func newWorldAt(t *testing.T, stableURL, canaryURL string, change ...func(*Options)) *world {
 	t.Helper()
+	return newWorldOf(t, router.AgentOptions{Stable: "v41", Versions: map[string]api.Version{"v41": {URL: stableURL}, "v42": {URL: canaryURL}}}, change...)
+}
+
+func newWorldOf(t *testing.T, options router.AgentOptions, change ...func(*Options)) *world {
+	t.Helper()
 	ring, err := router.NewKeyring(router.Key{ID: "k", Secret: []byte("0123456789abcdef0123456789abcdef")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := router.New(router.Options{Keys: ring, Agents: map[string]router.AgentOptions{
-		agent: {Stable: "v41", Versions: map[string]api.Version{"v41": {URL: stableURL}, "v42": {URL: canaryURL}}},
-	}})
+	r, err := router.New(router.Options{Keys: ring, Agents: map[string]router.AgentOptions{agent: options}})
 	if err != nil {
 		t.Fatal(err)
 	}

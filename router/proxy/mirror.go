@@ -31,7 +31,7 @@ type capture struct {
 
 // capture is what keeps x for a copy, or nil if it is not to be copied. Upgraded connections never are.
 func (p *Proxy) capture(x *exchange) *capture {
-	d, ok := p.router.Mirror(&x.decision, x.key)
+	d, ok := p.router.Mirror(&x.decision, x.asked.Key)
 	if !ok || x.in.Header.Get("Upgrade") != "" {
 		return nil
 	}
@@ -77,7 +77,7 @@ func (c *capture) send(x *exchange) {
 	// Of the process, not of the client's connection: the client does not wait for the copy.
 	ctx, cancel := context.WithTimeout(p.base, copyLimit)
 	req := p.copyOf(ctx, x, c.body.Bytes())
-	copied := &exchange{proxy: p, in: req, start: time.Now(), agent: x.agent, prefix: x.prefix, decision: c.decision, key: x.key}
+	copied := &exchange{proxy: p, in: req, start: time.Now(), agent: x.agent, prefix: x.prefix, decision: c.decision, asked: x.asked}
 	go func() {
 		defer func() {
 			cancel()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/aviary-rollouts/aviary/router"
 	"github.com/aviary-rollouts/aviary/router/api"
+	"github.com/aviary-rollouts/aviary/router/upstream"
 )
 
 // Options of a Proxy. The zero value serves every agent under /agents/NAME/ with the default names.
@@ -165,7 +166,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		x.refuse(http.StatusServiceUnavailable, api.CodeNotReady, fmt.Sprintf("agent %s: %v", agent, err))
 		return
 	}
-	x.decision, x.key = d, q.Key
+	x.decision, x.asked = d, q
 	p.forward(req, x)
 }
 
@@ -180,22 +181,32 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 	defer cancel()
 	if x.counted() {
 		if !copied {
-			p.router.Served(&x.decision, x.key)
+			p.router.Served(&x.decision, x.asked.Key)
 			x.copy = p.capture(x)
 		}
-		defer x.decision.Streams().Add(func() {
-			x.killed.Store(true)
-			cancel()
-		})()
 	}
-	defer x.end() // also when ReverseProxy panics to cut the connection
 	x.cancel, x.way = cancel, p.ways.Load().of(x.agent)
-	set := x.decision.Upstreams()
-	if err := set.Acquire(ctx); err != nil {
-		p.turnedAway(x, err)
+	unwatch := x.watch()
+	defer func() { unwatch() }()
+	defer x.end()          // also when ReverseProxy panics to cut the connection
+	var slot *upstream.Set // that is held; nil: none
+	defer func() {
+		if slot != nil {
+			slot.Release()
+		}
+	}()
+	acquire := func() bool {
+		set := x.decision.Upstreams()
+		if err := set.Acquire(ctx); err != nil {
+			p.turnedAway(x, err)
+			return false
+		}
+		slot = set
+		return true
+	}
+	if !acquire() {
 		return
 	}
-	defer set.Release()
 	req = req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 	if req.Body != nil && req.Body != http.NoBody {
 		x.client.body = &requestBody{ReadCloser: req.Body, exchange: x}
@@ -206,7 +217,34 @@ func (p *Proxy) forward(req *http.Request, x *exchange) {
 	} else if x.copy != nil {
 		x.copy.send(x)
 	}
+	// The canary may have been taken back while the request waited in a queue, or for its body.
+	if !p.router.Stands(&x.decision) {
+		d, err := p.router.Decide(x.agent, x.asked)
+		if err != nil {
+			x.refuse(http.StatusServiceUnavailable, api.CodeNotReady, fmt.Sprintf("agent %s: %v", x.agent, err))
+			return
+		}
+		unwatch()
+		slot.Release()
+		slot = nil
+		x.decision = d
+		unwatch = x.watch()
+		if !acquire() {
+			return
+		}
+	}
 	p.reverse.ServeHTTP(&x.client, req)
+}
+
+// watch lets a rollback end the exchange, until the function that it returns is called.
+func (x *exchange) watch() (unwatch func()) {
+	if !x.counted() {
+		return func() {}
+	}
+	return x.decision.Streams().Add(func() {
+		x.killed.Store(true)
+		x.cancel()
+	})
 }
 
 type exchangeKey struct{}

@@ -34,24 +34,8 @@ func nobody(t *testing.T) string {
 // spread is a gateway whose stable version runs at the URLs, within limits.
 func spread(t *testing.T, limits upstream.Limits, timeouts Timeouts, urls ...string) *world {
 	t.Helper()
-	r, err := router.New(router.Options{Agents: map[string]router.AgentOptions{
-		agent: {Stable: "v41", Versions: map[string]api.Version{"v41": {URLs: urls}}, Limits: limits},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(r, Options{Timeouts: map[string]Timeouts{agent: timeouts}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, router: r, proxy: p, front: httptest.NewServer(p)}
-	w.client = w.front.Client()
-	t.Cleanup(func() {
-		w.front.CloseClientConnections()
-		w.front.Close()
-		p.Close()
-	})
-	return w
+	options := router.AgentOptions{Stable: "v41", Versions: map[string]api.Version{"v41": {URLs: urls}}, Limits: limits}
+	return newWorldOf(t, options, func(o *Options) { o.Timeouts = map[string]Timeouts{agent: timeouts} })
 }
 
 func TestInstancesShareTheRequests(t *testing.T) {
