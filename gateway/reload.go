@@ -19,12 +19,15 @@ import (
 // lookEvery is how often the settings file is looked at. A signal (SIGHUP) makes it at once.
 const lookEvery = 2 * time.Second
 
+const lookTwice = 2 // before a file that can't be read is told of
+
 // reloader takes over the agents of a settings file that changes while the process runs. Everything else needs a restart.
 type reloader struct {
 	g    *gateway
 	path string
 	sum  [sha256.Size]byte // of the file's content when it was last looked at
 	hup  <-chan os.Signal  // asks to look at once
+	gone int               // how often in a row the file could not be read
 }
 
 // hangups are the SIGHUPs from now on, to the end of the process: without a receiver one would end it, and its streams.
@@ -62,11 +65,13 @@ func (r *reloader) run(ctx context.Context) {
 func (r *reloader) look(must bool) {
 	raw, err := os.ReadFile(r.path)
 	if err != nil {
-		if must {
+		// It may be between two versions: one that stays away is told of, once.
+		if r.gone++; must || r.gone == lookTwice {
 			r.g.log.Error("settings not read again, those of before stay", "error", err)
 		}
-		return // it may be between two versions; a file that stays away is told of when somebody asks
+		return
 	}
+	r.gone = 0
 	sum := sha256.Sum256(raw)
 	if bytes.Equal(sum[:], r.sum[:]) && !must {
 		return

@@ -59,6 +59,10 @@ func TestSettingsAreTakenOverWhileRunning(t *testing.T) {
 	if got := p.ask(t); got != "/moved/chat" {
 		t.Errorf("after settings with a mistake: %q", got)
 	}
+	if err := os.Remove(settings); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a file that is gone is told of", func() bool { return strings.Contains(p.err.String(), "settings not read again") })
 }
 
 // TestSettingsAreInForceThoughTheStateCanNotBeSaved: what is in force is said, all of it is, and it is saved as soon as it can be.

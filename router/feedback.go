@@ -1,11 +1,8 @@
 package router
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -44,13 +41,8 @@ const maxAmount = 1e12
 // DecodeFeedback reads the body of a feedback: one JSON document without unknown keys.
 func DecodeFeedback(raw []byte) (api.Feedback, error) {
 	var f api.Feedback
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
+	if err := api.Decode(raw, &f); err != nil {
 		return api.Feedback{}, fmt.Errorf("feedback: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return api.Feedback{}, errors.New("feedback: want one JSON document and nothing after it")
 	}
 	return f, CheckFeedback(f)
 }

@@ -87,6 +87,13 @@ func TestReconfigureChangesAllOrNothing(t *testing.T) {
 		{"a promoted version", func(t *testing.T, r *Router) {
 			mustSet(t, r, api.Route{Stable: "v42", Owner: canaryRoute(0, 0).Owner, Revision: 2, Promoted: true})
 		}, func(m map[string]AgentOptions) { delete(m[agent].Versions, "v42") }, "was promoted"},
+		{"side effects while requests are mirrored", func(t *testing.T, r *Router) {
+			shadow := canaryRoute(0, 2)
+			shadow.Mirror = 1000
+			mustSet(t, r, shadow)
+		}, func(m map[string]AgentOptions) {
+			m[agent] = AgentOptions{Stable: "v41", Versions: m[agent].Versions, SideEffects: true}
+		}, "mirrors its requests just now"},
 		{"an address that is none", nil, func(m map[string]AgentOptions) { m[agent].Versions["v43"] = api.Version{URL: "ftp://x"} }, "url of version v43"},
 		{"a stable version that is none", nil, func(m map[string]AgentOptions) {
 			m["other"] = AgentOptions{Stable: "x", Versions: map[string]api.Version{"y": {URL: "http://127.0.0.1:1"}}}
@@ -160,5 +167,21 @@ func TestVersionsOfSeveralInstances(t *testing.T) {
 		if _, err := r.PutVersion(agent, "v51", bad); refusalCode(err) != api.CodeInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAgentsWithSideEffectsAreNeverMirrored(t *testing.T) {
+	t.Parallel()
+	r, err := New(Options{Clock: newFakeClock(), Agents: settings(t, func(m map[string]AgentOptions) {
+		m[agent] = AgentOptions{Stable: "v41", Versions: m[agent].Versions, SideEffects: true}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shadow := canaryRoute(0, 1)
+	mustSet(t, r, shadow)
+	shadow.Mirror, shadow.Revision = 1000, 2
+	if _, err := r.SetRoute(agent, shadow); refusalCode(err) != api.CodeInvalid || !strings.Contains(err.Error(), "side effects") {
+		t.Errorf("error %v, want it refused for its side effects", err)
 	}
 }

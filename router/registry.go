@@ -199,7 +199,13 @@ func (r *Router) newVersion(agent, version string, urls []*url.URL, o api.Versio
 		v.streams, v.copies, v.identity, v.upstreams = old.streams, old.copies, old.identity, old.upstreams
 		v.upstreams.Update(urls, limits)
 	} else {
-		v.upstreams = upstream.New(urls, limits)
+		v.upstreams = upstream.New(urls, limits, func(i *upstream.Instance, leftOut bool) {
+			if leftOut {
+				r.log.Warn("instance can't be reached: left out until a connection can be made", "agent", agent, "version", version, "instance", i.URL().Host)
+			} else {
+				r.log.Info("instance can be reached again", "agent", agent, "version", version, "instance", i.URL().Host)
+			}
+		})
 	}
 	if before, changed := v.identity.declare(declared(o)); changed {
 		r.log.Warn("version changed under its name: it is registered with another fingerprint", "agent", agent, "version", version,

@@ -247,3 +247,23 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("delete of an unknown agent: %v", err)
 	}
 }
+
+// TestDrainIsNoLongerThanTheSettings: a clock that was set back while the router was away does not lengthen what a rollback still allows.
+func TestDrainIsNoLongerThanTheSettings(t *testing.T) {
+	t.Parallel()
+	o := stateOptions(t)
+	o.DrainDeadline = 10 * time.Minute
+	r, _ := restart(t, o, 0)
+	mustSet(t, r, canaryRoute(10000, 1))
+	d := mustDecide(t, r, Request{Key: "x"})
+	pin := string(r.AppendPin(nil, &d))
+	mustSet(t, r, rollbackRoute(2, api.Drain))
+	r, clock := restart(t, o, -time.Hour)
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Version != "v42" {
+		t.Fatalf("while it drains: %+v", d)
+	}
+	clock.advance(11 * time.Minute)
+	if d := mustDecide(t, r, Request{Key: "x", Pin: pin}); d.Version != "v41" {
+		t.Errorf("an hour too long: %+v", d)
+	}
+}

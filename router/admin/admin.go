@@ -2,7 +2,6 @@
 package admin
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -231,13 +230,8 @@ func decode(req *http.Request, out any) error {
 	if err != nil {
 		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(out); err != nil {
+	if err := api.Decode(raw, out); err != nil {
 		return errSyntax{err}
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errSyntax{errors.New("want one JSON document and nothing after it")}
 	}
 	return nil
 }

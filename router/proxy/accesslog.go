@@ -38,11 +38,17 @@ func (p *Proxy) logAccess(x *exchange) {
 		if ttfb == 0 {
 			ttfb = x.header
 		}
-		attrs = append(attrs, slog.String("version", d.Version), slog.String("reason", string(d.Reason)), slog.Int("bucket", d.Bucket),
+		attrs = append(attrs, slog.String("version", d.Version), slog.String("reason", string(d.Reason)),
 			slog.String("upstream", x.upstreamHost()), slog.Duration("ttfb", ttfb))
+		if d.Bucket >= 0 {
+			attrs = append(attrs, slog.Int("bucket", d.Bucket))
+		}
 		if d.MigratedFrom != "" {
 			attrs = append(attrs, slog.String("migrated_from", d.MigratedFrom))
 		}
+	}
+	if x.disbelieved != "" {
+		attrs = append(attrs, slog.String("override_ignored", x.disbelieved))
 	}
 	attrs = append(attrs,
 		slog.Int64("bytes_in", x.received.Load()), slog.Int64("bytes_out", x.client.sent.Load()),

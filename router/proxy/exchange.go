@@ -18,14 +18,15 @@ import (
 
 // exchange is one request on its way. All but the atomics belongs to the handler's goroutine.
 type exchange struct {
-	proxy    *Proxy
-	in       *http.Request
-	start    time.Time
-	prefix   string // of the path, that led here
-	agent    string // the request is for; empty: for none that is known
-	decision router.Decision
-	asked    router.Request // what the decision was made of
-	newKey   string         // for the key cookie; empty: it has one or needs none
+	proxy       *Proxy
+	in          *http.Request
+	start       time.Time
+	prefix      string // of the path, that led here
+	agent       string // the request is for; empty: for none that is known
+	decision    router.Decision
+	asked       router.Request // what the decision was made of
+	disbelieved string         // why a tester's wish was not followed; empty: it was, or there was none
+	newKey      string         // for the key cookie; empty: it has one or needs none
 
 	client      client
 	id          string       // of the request

@@ -63,27 +63,34 @@ func (p *Proxy) identify(x *exchange, agent string) (q router.Request, refusal s
 	if q.Pin == "" && p.names.PinCookie != noCookie {
 		q.Pin = cookie(x.in, p.names.PinCookie)
 	}
-	q.Override, refusal = p.override(x.in, agent)
+	q.Override, x.disbelieved, refusal = p.override(x.in, agent)
 	return q, refusal
 }
 
 // override is the version that the request forces, or "". A request that may not force one is an ordinary request: its headers
-// are ignored here and stripped on the way. Doubled headers are never believed.
-func (p *Proxy) override(req *http.Request, agent string) (version, refusal string) {
+// are ignored here and stripped on the way, and why is for the log. Doubled headers are never believed.
+func (p *Proxy) override(req *http.Request, agent string) (version, ignored, refusal string) {
 	wish := req.Header.Values(p.names.Override)
-	if len(wish) != 1 || wish[0] == "" {
-		return "", ""
+	switch {
+	case len(wish) == 0:
+		return "", "", ""
+	case len(wish) > 1:
+		return "", p.names.Override + " came twice", ""
+	case wish[0] == "":
+		return "", p.names.Override + " is empty", ""
 	}
 	allowed := ""
 	switch tokens := req.Header.Values(p.names.OverrideToken); {
 	case len(tokens) == 1:
 		v, err := p.router.Keys().CheckOverride(agent, tokens[0], p.router.Now())
 		if err != nil {
-			return "", ""
+			return "", err.Error(), ""
 		}
 		allowed = v
-	case len(tokens) > 1 || !p.fromTester(req):
-		return "", ""
+	case len(tokens) > 1:
+		return "", p.names.OverrideToken + " came twice", ""
+	case !p.fromTester(req):
+		return "", "no " + p.names.OverrideToken + ", and not from a trusted network", ""
 	}
 	switch wish[0] {
 	case "true", "1":
@@ -92,7 +99,7 @@ func (p *Proxy) override(req *http.Request, agent string) (version, refusal stri
 			version = p.router.Canary(agent)
 		}
 		if version == "" {
-			return "", "there is no canary of " + agent + " to force"
+			return "", "", "there is no canary of " + agent + " to force"
 		}
 	case "stable", "false", "0":
 		version = p.router.Stable(agent)
@@ -100,9 +107,9 @@ func (p *Proxy) override(req *http.Request, agent string) (version, refusal stri
 		version = wish[0]
 	}
 	if allowed != "" && version != allowed && version != p.router.Stable(agent) {
-		return "", "the token is for version " + allowed
+		return "", "", "the token is for version " + allowed
 	}
-	return version, ""
+	return version, "", ""
 }
 
 // fromTester reports whether the request comes from a network whose overrides need no token. The sender is the peer of the

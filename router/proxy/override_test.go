@@ -27,6 +27,10 @@ func TestOverride(t *testing.T) {
 		o.TrustedProxies = loopback
 		o.TrustedNetworks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	}
+	chain := func(o *Options) {
+		behind(o)
+		o.TrustedProxies = append([]netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}, loopback...)
+	}
 	all := func(o *Options) {
 		o.TrustedProxies, o.TrustedNetworks = loopback, loopback
 	}
@@ -54,9 +58,13 @@ func TestOverride(t *testing.T) {
 		{"unknown version, signed", nil, []string{"X-Canary", "true", "X-Canary-Token", ring.OverrideToken(agent, "v99", later)}, 422, "", 0},
 		{"trusted network", trusted, []string{"X-Canary", "true"}, 200, "canary", 0},
 		{"trusted network, bad token", trusted, []string{"X-Canary", "true", "X-Canary-Token", "junk"}, 200, "stable", 1},
+		{"trusted network, two tokens", trusted, []string{"X-Canary", "true", "X-Canary-Token", good, "X-Canary-Token", good}, 200, "stable", 1},
 		{"trusted network, unknown version", trusted, []string{"X-Canary", "v99"}, 422, "", 0},
 		{"forwarded-for without a proxy", trusted, []string{"X-Canary", "true", "X-Forwarded-For", "6.6.6.6"}, 200, "canary", 0},
 		{"proxy in front, sender inside", behind, []string{"X-Canary", "true", "X-Forwarded-For", "6.6.6.6, 10.1.2.3"}, 200, "canary", 0},
+		{"two proxies in front, sender inside", chain, []string{"X-Canary", "true", "X-Forwarded-For", "10.1.2.3, 192.168.0.1"}, 200, "canary", 0},
+		{"two proxies in front, sender outside", chain, []string{"X-Canary", "true", "X-Forwarded-For", "10.1.2.3, 6.6.6.6, 192.168.0.1"}, 200, "stable", 1},
+		{"nothing but proxies", chain, []string{"X-Canary", "true", "X-Forwarded-For", "192.168.0.1"}, 200, "stable", 1},
 		{"proxy in front, sender outside", behind, []string{"X-Canary", "true", "X-Forwarded-For", "10.1.2.3, 6.6.6.6"}, 200, "stable", 1},
 		{"proxy in front, no sender", behind, []string{"X-Canary", "true"}, 200, "stable", 1},
 		{"proxy in front, nonsense", behind, []string{"X-Canary", "true", "X-Forwarded-For", "10.1.2.3, x"}, 200, "stable", 1},
@@ -91,5 +99,37 @@ func TestOverrideWithoutACanary(t *testing.T) {
 	})
 	if resp, body := w.get("/", "X-Canary", "true"); resp.StatusCode != 403 {
 		t.Errorf("answer %d %q: want to be told that there is none", resp.StatusCode, body)
+	}
+}
+
+// TestIgnoredOverridesAreLogged: whoever is not believed gets an ordinary answer, and whoever reads the log is told why.
+func TestIgnoredOverridesAreLogged(t *testing.T) {
+	t.Parallel()
+	var log lines
+	w := newWorld(t, say("stable"), say("canary"), logTo(&log, 1))
+	w.route(0, 1)
+	keys := w.router.Keys()
+	good, expired := keys.OverrideToken(agent, "v42", time.Now().Add(time.Hour)), keys.OverrideToken(agent, "v42", time.Now().Add(-time.Hour))
+	for name, tt := range map[string]struct {
+		headers []string
+		want    any
+	}{
+		"no wish":      {nil, nil},
+		"believed":     {[]string{"X-Canary", "true", "X-Canary-Token", good}, nil},
+		"expired":      {[]string{"X-Canary", "true", "X-Canary-Token", expired}, "token has expired"},
+		"forged":       {[]string{"X-Canary", "true", "X-Canary-Token", good + "x"}, "token is not valid"},
+		"no token":     {[]string{"X-Canary", "true"}, "no X-Canary-Token, and not from a trusted network"},
+		"two wishes":   {[]string{"X-Canary", "true", "X-Canary", "v42"}, "X-Canary came twice"},
+		"two tokens":   {[]string{"X-Canary", "true", "X-Canary-Token", good, "X-Canary-Token", good}, "X-Canary-Token came twice"},
+		"an empty one": {[]string{"X-Canary", ""}, "X-Canary is empty"},
+	} {
+		w.get("/", append(tt.headers, "X-Request-ID", strings.ReplaceAll(name, " ", "-"))...)
+		line := log.wait(t, strings.ReplaceAll(name, " ", "-"))
+		if line["override_ignored"] != tt.want {
+			t.Errorf("%s: %v, want %v", name, line["override_ignored"], tt.want)
+		}
+		if _, chosen := line["bucket"]; chosen == (name == "believed") {
+			t.Errorf("%s: bucket %v", name, line["bucket"])
+		}
 	}
 }

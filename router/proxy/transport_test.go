@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -352,4 +354,28 @@ type endless struct{}
 func (endless) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
+}
+
+// TestNoConnectionLeftIsNoInstancesFault: a gateway that is out of file descriptors does not leave out every instance, one after the other.
+func TestNoConnectionLeftIsNoInstancesFault(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{syscall.EMFILE: false, syscall.ENFILE: false, syscall.EADDRNOTAVAIL: false, syscall.ENOBUFS: false,
+		syscall.ECONNREFUSED: true, syscall.EHOSTUNREACH: true} {
+		w := spread(t, upstream.Limits{}, Timeouts{}, "http://127.0.0.1:1")
+		d, decided := w.router.Decide(agent, router.Request{})
+		if decided != nil {
+			t.Fatal(decided)
+		}
+		dialer := &dialer{net.Dialer{Control: func(string, string, syscall.RawConn) error { return os.NewSyscallError("socket", err) }}}
+		ctx := context.WithValue(t.Context(), exchangeKey{}, &exchange{decision: d})
+		var failed *dialError
+		for range 5 {
+			if _, got := dialer.dial(ctx, "tcp", "127.0.0.1:1"); !errors.Is(got, err) || errors.As(got, &failed) != want {
+				t.Errorf("%v: %v, blamed on the instance: %t, want %t", err, got, !want, want)
+			}
+		}
+		if leftOut := d.Upstreams().Pick() == nil; leftOut != want {
+			t.Errorf("%v: left out: %t, want %t", err, leftOut, want)
+		}
+	}
 }

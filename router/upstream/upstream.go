@@ -30,6 +30,7 @@ type Set struct {
 	start     time.Time
 	mu        sync.Mutex // of Update
 	nowhere   atomic.Int64
+	notice    func(i *Instance, leftOut bool)
 }
 
 // Instance is one place where a version runs.
@@ -42,9 +43,10 @@ type Instance struct {
 	until  atomic.Int64 // nanoseconds since the set's start, when one request may try it again; 0: it is well
 }
 
-// New is a set of the instances at the base URLs, of which there is at least one.
-func New(urls []*url.URL, limits Limits) *Set {
-	s := &Set{start: time.Now()}
+// New is a set of the instances at the base URLs, of which there is at least one. notice is told when one is left out, and when it is back;
+// it must not wait.
+func New(urls []*url.URL, limits Limits, notice func(i *Instance, leftOut bool)) *Set {
+	s := &Set{start: time.Now(), notice: notice}
 	s.gate.limits = limits
 	s.Update(urls, limits)
 	return s
@@ -138,8 +140,11 @@ func (s *Set) probe(all, tried []*Instance) *Instance {
 // Unreachable notes that no connection to i could be made. What counts for the back-off is the probes that failed, not how many
 // requests were waiting for a connection when the instance went away.
 func (s *Set) Unreachable(i *Instance) {
-	if i.failed.Add(1) >= failuresToEject {
-		i.until.CompareAndSwap(0, max(1, int64(time.Since(s.start)+backOff(0, s.Len()))))
+	if i.failed.Add(1) < failuresToEject {
+		return
+	}
+	if i.until.CompareAndSwap(0, max(1, int64(time.Since(s.start)+backOff(0, s.Len())))) {
+		s.notice(i, true)
 	}
 }
 
@@ -148,7 +153,9 @@ func (s *Set) Reached(i *Instance) {
 	if i.failed.Load() != 0 || i.until.Load() != 0 {
 		i.failed.Store(0)
 		i.probes.Store(0)
-		i.until.Store(0)
+		if i.until.Swap(0) != 0 {
+			s.notice(i, false)
+		}
 	}
 }
 

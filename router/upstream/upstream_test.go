@@ -5,11 +5,15 @@ import (
 	"errors"
 	"net/url"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// unnoticed is for tests that don't mind who is told.
+func unnoticed(*Instance, bool) {}
 
 func urls(t testing.TB, hosts ...string) []*url.URL {
 	t.Helper()
@@ -26,7 +30,7 @@ func urls(t testing.TB, hosts ...string) []*url.URL {
 
 func TestPickTakesTheLeastBusy(t *testing.T) {
 	t.Parallel()
-	s := New(urls(t, "a", "b", "c"), Limits{})
+	s := New(urls(t, "a", "b", "c"), Limits{}, unnoticed)
 	got := map[string]int{}
 	for range 300 {
 		i := s.Pick()
@@ -47,7 +51,7 @@ func TestPickTakesTheLeastBusy(t *testing.T) {
 
 func TestPickLeavesOutWhatWasTried(t *testing.T) {
 	t.Parallel()
-	s := New(urls(t, "a", "b"), Limits{})
+	s := New(urls(t, "a", "b"), Limits{}, unnoticed)
 	first := s.Pick()
 	second := s.Pick(first)
 	if second == nil || second == first {
@@ -61,7 +65,7 @@ func TestPickLeavesOutWhatWasTried(t *testing.T) {
 func TestUnreachableInstanceIsLeftOutAndProbed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(urls(t, "a", "b"), Limits{})
+		s := New(urls(t, "a", "b"), Limits{}, unnoticed)
 		a := (*s.instances.Load())[0]
 		for range failuresToEject - 1 {
 			s.Unreachable(a)
@@ -105,7 +109,7 @@ func TestUnreachableInstanceIsLeftOutAndProbed(t *testing.T) {
 func TestManyWaitersDoNotLengthenTheBackOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(urls(t, "a", "b"), Limits{})
+		s := New(urls(t, "a", "b"), Limits{}, unnoticed)
 		a := (*s.instances.Load())[0]
 		for range 1000 {
 			s.Unreachable(a)
@@ -135,7 +139,7 @@ func TestManyWaitersDoNotLengthenTheBackOff(t *testing.T) {
 func TestOnlyInstanceComesBackSoon(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(urls(t, "a"), Limits{})
+		s := New(urls(t, "a"), Limits{}, unnoticed)
 		a := s.Pick()
 		for range 50 {
 			s.Unreachable(a)
@@ -155,7 +159,7 @@ func TestOnlyInstanceComesBackSoon(t *testing.T) {
 
 func TestUpdateKeepsWhatStays(t *testing.T) {
 	t.Parallel()
-	s := New(urls(t, "a", "b"), Limits{})
+	s := New(urls(t, "a", "b"), Limits{}, unnoticed)
 	a := (*s.instances.Load())[0]
 	a.Begin()
 	for range failuresToEject {
@@ -171,7 +175,7 @@ func TestUpdateKeepsWhatStays(t *testing.T) {
 func TestGate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(urls(t, "a"), Limits{Concurrency: 2, Queue: 2, Wait: time.Minute})
+		s := New(urls(t, "a"), Limits{Concurrency: 2, Queue: 2, Wait: time.Minute}, unnoticed)
 		ctx := t.Context()
 		for range 2 {
 			if err := s.Acquire(ctx); err != nil {
@@ -211,7 +215,7 @@ func TestGate(t *testing.T) {
 func TestGateGivesUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(urls(t, "a"), Limits{Concurrency: 1, Queue: 5, Wait: time.Second})
+		s := New(urls(t, "a"), Limits{Concurrency: 1, Queue: 5, Wait: time.Second}, unnoticed)
 		if err := s.Acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +249,7 @@ func TestGateGivesUp(t *testing.T) {
 func TestGateUnderLoad(t *testing.T) {
 	t.Parallel()
 	const limit = 4
-	s := New(urls(t, "a"), Limits{Concurrency: limit, Queue: 1000, Wait: time.Minute})
+	s := New(urls(t, "a"), Limits{Concurrency: limit, Queue: 1000, Wait: time.Minute}, unnoticed)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	live, most := 0, 0
@@ -275,7 +279,7 @@ func TestGateUnderLoad(t *testing.T) {
 }
 
 func TestHotPathAllocatesNothing(t *testing.T) {
-	s := New(urls(t, "a"), Limits{Concurrency: 10})
+	s := New(urls(t, "a"), Limits{Concurrency: 10}, unnoticed)
 	ctx := t.Context()
 	allocs := testing.AllocsPerRun(100, func() {
 		_ = s.Acquire(ctx)
@@ -300,5 +304,20 @@ func TestLimits(t *testing.T) {
 	}
 	if err := (Limits{Concurrency: 5, Queue: 10, Wait: time.Second}).Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLeavingOutIsTold(t *testing.T) {
+	t.Parallel()
+	var told []bool
+	s := New(urls(t, "a"), Limits{}, func(_ *Instance, leftOut bool) { told = append(told, leftOut) })
+	i := s.Pick()
+	for range 5 * failuresToEject {
+		s.Unreachable(i)
+	}
+	s.Reached(i)
+	s.Reached(i)
+	if want := []bool{true, false}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }
