@@ -99,6 +99,7 @@ It finds Temporal the way Temporal's own tools do: TEMPORAL_ADDRESS (localhost:7
 TEMPORAL_PROFILE, TEMPORAL_API_KEY, TEMPORAL_TLS and so on, or a profile in temporal.toml.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or aborted (start --watch, start --wait, watch).`,
+		Version:           a.Version, // of --version; the command version can say it as JSON, too
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: a.enter,
@@ -121,8 +122,27 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.calibrate())
 	root.AddCommand(a.plan())
 	root.AddCommand(a.token())
+	root.SetVersionTemplate("starter {{.Version}}\n")
+	root.SetHelpCommand(a.help())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
+}
+
+// help is cobra's, but for a topic that there is not.
+func (a *app) help() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], about.CommandPath())
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			return about.Help()
+		},
+	}
 }
 
 const (

@@ -36,6 +36,10 @@ func TestCommands(t *testing.T) {
 	}{
 		{"help", nil, "", 0, []string{"See:", "Decide:", "Rollout files:", "TEMPORAL_ADDRESS", "Exit codes"}, nil},
 		{"version", nil, "version", 0, []string{"v0.0.0-test"}, nil},
+		{"version by flag", nil, "--version", 0, []string{"starter v0.0.0-test\n"}, nil},
+		{"help about a command", nil, "help token", 0, []string{"starter token"}, nil},
+		{"help about nothing", nil, "help tokn", 2, nil, []string{`unknown command "tokn"`, "token"}},
+		{"help about too much", nil, "help token lint", 2, nil, []string{`unknown command "lint" for "starter token"`}},
 		{"version as JSON", nil, "version -o json", 0, []string{`"version": "v0.0.0-test"`}, nil},
 		{"completion", nil, "completion bash", 0, []string{"starter"}, nil},
 		{"typo", nil, "statu", 2, nil, []string{`unknown command "statu"`, "Did you mean", "status"}},

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -61,7 +60,6 @@ back before its time, except by taking its key out of pin_keys.`,
 	flags.StringVar(&m.keyFile, "key-file", "", "`file` that holds the key's secret")
 	flags.StringVar(&m.keyFrom, "key-env", "", "`name` of the environment variable that holds the key's secret")
 	cmd.MarkFlagsMutuallyExclusive("key-file", "key-env")
-	cmd.MarkFlagsOneRequired("key-file", "key-env")
 	for name, complete := range map[string]cobra.CompletionFunc{
 		"agent": a.completeAgents, "version": cobra.NoFileCompletions, "for": cobra.FixedCompletions([]string{"30m", "1h", "8h", "7d"}, cobra.ShellCompDirectiveNoFileComp),
 		"key-id": cobra.NoFileCompletions, "key-env": cobra.NoFileCompletions,
@@ -96,16 +94,22 @@ func (a *app) runToken(m minting) error {
 
 // check is how long the token is good for, or what is wrong with the flags.
 func (m minting) check() (time.Duration, error) {
-	for _, f := range []struct{ flag, value string }{{"--agent", m.agent}, {"--version", m.version}} {
+	var missing []string
+	for _, f := range []struct{ flag, value string }{
+		{"--agent", m.agent}, {"--version", m.version}, {"--key-id (of one of the gateway's pin_keys)", m.keyID},
+		{"--key-file or --key-env", m.keyFile + m.keyFrom},
+	} {
 		if f.value == "" {
-			return 0, fmt.Errorf("%s is missing, want %s", f.flag, rollout.NamePattern)
+			missing = append(missing, f.flag)
 		}
+	}
+	if len(missing) > 0 {
+		return 0, fmt.Errorf("missing: %s", strings.Join(missing, ", "))
+	}
+	for _, f := range []struct{ flag, value string }{{"--agent", m.agent}, {"--version", m.version}} {
 		if !rollout.ValidName(f.value) {
 			return 0, fmt.Errorf("%s %q: want %s", f.flag, f.value, rollout.NamePattern)
 		}
-	}
-	if m.keyID == "" {
-		return 0, errors.New("--key-id is missing, want the id of one of the gateway's pin_keys")
 	}
 	span, err := daysOrDuration(m.span)
 	if err != nil || span < leastToken || span > mostToken {

@@ -43,11 +43,11 @@ func TestToken(t *testing.T) {
 	}{
 		{"file", who + "--key-file " + good, 0, nil},
 		{"variable", who + "--key-env PINS --for 30d", 0, nil},
-		{"no agent", "token --version v42 --key-id k1 --key-file " + good, 2, []string{"--agent is missing"}},
+		{"no agent", "token --version v42 --key-id k1 --key-file " + good, 2, []string{"missing: --agent"}},
 		{"bad agent", "token --agent ../x --version v42 --key-id k1 --key-file " + good, 2, []string{`--agent "../x"`}},
-		{"no version", "token --agent a --key-id k1 --key-file " + good, 2, []string{"--version is missing"}},
+		{"no version", "token --agent a --key-id k1 --key-file " + good, 2, []string{"missing: --version"}},
 		{"bad version", "token --agent a --version V --key-id k1 --key-file " + good, 2, []string{`--version "V"`}},
-		{"no key id", "token --agent a --version v42 --key-file " + good, 2, []string{"--key-id is missing"}},
+		{"no key id", "token --agent a --version v42 --key-file " + good, 2, []string{"missing: --key-id"}},
 		{"long key id", "token --agent a --version v42 --key-id " + strings.Repeat("k", 33) + " --key-file " + good, 2, []string{"1 to 32"}},
 		{"no key", who, 2, []string{"key-file", "key-env"}},
 		{"two keys", who + "--key-env PINS --key-file " + good, 2, []string{"key-env key-file"}},
@@ -63,6 +63,7 @@ func TestToken(t *testing.T) {
 		{"for too long", who + "--for 31d --key-file " + good, 2, []string{"1m to 30d"}},
 		{"for ever", who + "--for 9999999999d --key-file " + good, 2, []string{"1m to 30d"}},
 		{"for soon", who + "--for soon --key-file " + good, 2, []string{"1m to 30d"}},
+		{"nothing but a time", "token --for 1h", 2, []string{"missing: --agent, --version, --key-id", "--key-file or --key-env"}},
 		{"argument", who + "x --key-file " + good, 2, []string{"unknown command"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
