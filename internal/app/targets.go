@@ -53,7 +53,7 @@ func drivers(targets map[string]config.TrafficTarget) (map[string]activities.Tar
 		case config.DriverGatewayAPI:
 			d, err = gatewayapi.New(cluster(t))
 		default:
-			err = fmt.Errorf("the driver %s is not built in", t.Driver)
+			err = fmt.Errorf("unknown driver %q", t.Driver)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("traffic target %s: %w", name, err)
@@ -114,7 +114,7 @@ func providers(targets map[string]config.MetricsTarget) (map[string]activities.T
 		case config.ProviderSQL:
 			p, err = sqlmetrics.New(sqlmetrics.Settings{DSN: t.DSN.Reveal(), Delay: t.Delay, Timeout: t.Timeout})
 		default:
-			err = fmt.Errorf("the provider %s is not built in", t.Provider)
+			err = fmt.Errorf("unknown provider %q", t.Provider)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("metrics target %s: %w", name, err)
