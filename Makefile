@@ -3,7 +3,7 @@
 BIN     := $(CURDIR)/bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-# The packages whose tests need nothing but the code: all but integration/, which runs the built binaries.
+# All packages but integration/, which runs the built binaries.
 UNIT     = $(shell go list ./... | grep -v /integration)
 FUZZTIME ?= 60s
 
@@ -41,13 +41,17 @@ $(BIN)/devstack:
 prometheus: ## bin/prometheus: the one in PATH, else built from tools/
 	@tools/prometheus.sh $(BIN)
 
+.PHONY: postgres
+postgres: ## bin/postgres and bin/initdb: those of this machine, else Debian's, which root installs
+	@tools/postgres.sh $(BIN) >/dev/null
+
 ##@ Check
 
 .PHONY: test
 test: check-graph unit test-flagd test-devstack test-bench integration ## every test, the end-to-end ones against real servers included
 
 .PHONY: unit
-unit: ## the tests that need nothing but the code
+unit: postgres ## the tests that need nothing but the code, and a PostgreSQL
 	go test $(UNIT)
 
 # A module of its own, too: nobody who imports the router wants flagd.
@@ -64,7 +68,7 @@ test-bench: ## the tests of the comparison with other proxies, which need none o
 	cd bench && go test ./...
 
 .PHONY: integration
-integration: build prometheus ## the end-to-end tests on the built binaries
+integration: build prometheus postgres ## the end-to-end tests on the built binaries
 	go test -count=1 -timeout 25m ./integration/...
 
 .PHONY: integration-k8s
@@ -75,7 +79,7 @@ integration-k8s: build prometheus ## the drivers for Kubernetes on a real API se
 
 RACE ?= $(UNIT)
 .PHONY: race
-race: ## the unit tests, or RACE=packages, under the race detector, which needs a C compiler
+race: postgres ## the unit tests, or RACE=packages, under the race detector, which needs a C compiler
 	@command -v cc >/dev/null || { apt-get update && apt-get install -y gcc libc6-dev; }
 	CGO_ENABLED=1 go test -race -timeout 25m $(RACE)
 

@@ -33,6 +33,17 @@ type Process struct {
 
 // Run starts a binary with its output in logPath, which is appended to. The process dies with this one.
 func Run(name, logPath string, env []string, bin string, args ...string) (*Process, error) {
+	return run(name, logPath, env, attributes(), bin, args)
+}
+
+// RunAs is Run as another user, which only root may: for servers that refuse to run as root.
+func RunAs(user *syscall.Credential, name, logPath string, env []string, bin string, args ...string) (*Process, error) {
+	as := attributes()
+	as.Credential = user
+	return run(name, logPath, env, as, bin, args)
+}
+
+func run(name, logPath string, env []string, as *syscall.SysProcAttr, bin string, args []string) (*Process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", name, err)
@@ -42,7 +53,7 @@ func Run(name, logPath string, env []string, bin string, args ...string) (*Proce
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), env...)
 	// An own process group keeps Ctrl-C for the parent, which then stops its children in order.
-	cmd.SysProcAttr = attributes()
+	cmd.SysProcAttr = as
 	p := &Process{Name: name, Log: logPath, cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go p.run(started)

@@ -126,12 +126,12 @@ func decode(raw json.RawMessage) (*cursor, error) {
 		return nil, nil
 	}
 	var c cursor
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return nil, fmt.Errorf("the cursor can't be read: %w", err)
-	}
+	err := json.Unmarshal(raw, &c) // one of a newer version may be of other types besides
 	switch {
 	case c.Version > cursorVersion:
 		return nil, fmt.Errorf("version %d of the cursor: %w", c.Version, metrics.ErrNewer)
+	case err != nil:
+		return nil, fmt.Errorf("the cursor can't be read: %w", err)
 	case c.Version < 1 || c.At <= 0:
 		return nil, fmt.Errorf("the cursor can't be read: version %d at %d", c.Version, c.At)
 	}

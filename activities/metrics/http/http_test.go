@@ -368,7 +368,7 @@ func TestRejects(t *testing.T) {
 		}
 	}
 	r := request(ranged)
-	r.Cursor = json.RawMessage(`{"v":99}`)
+	r.Cursor = json.RawMessage(`{"v":99,"at":"noon"}`)
 	if _, err := p.Sample(t.Context(), r); !errors.Is(err, metrics.ErrNewer) {
 		t.Errorf("error %v, want %v", err, metrics.ErrNewer)
 	}

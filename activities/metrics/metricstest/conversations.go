@@ -41,7 +41,7 @@ func conversations(p *poller) {
 func newer(p *poller) {
 	p.Publish()
 	request := p.request("error_rate")
-	request.Cursor = json.RawMessage(`{"v":99}`)
+	request.Cursor = json.RawMessage(`{"v":99,"at":"noon","g":7,"gateways":7,"targets":7,"t":7}`) // of other types, too
 	_, err := p.sample(request)
 	var rejected *metrics.Rejected
 	if !errors.Is(err, metrics.ErrNewer) || errors.As(err, &rejected) {

@@ -81,11 +81,12 @@ func decodeCursor(raw json.RawMessage) (*cursor, error) {
 		return nil, nil
 	}
 	var in cursorJSON
-	if err := json.Unmarshal(raw, &in); err != nil {
-		return nil, fmt.Errorf("the cursor is not this provider's: %w", err)
-	}
+	err := json.Unmarshal(raw, &in) // one of a newer version may be of other types besides
 	if in.Version > cursorVersion {
 		return nil, fmt.Errorf("%w: %d, this build knows %d", metrics.ErrNewer, in.Version, cursorVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the cursor is not this provider's: %w", err)
 	}
 	if in.Version != cursorVersion {
 		return nil, fmt.Errorf("the cursor has version %d, want %d", in.Version, cursorVersion)

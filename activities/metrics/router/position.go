@@ -101,11 +101,12 @@ func decodeCursor(raw json.RawMessage) (cursor, error) {
 	if s := strings.TrimSpace(string(raw)); s == "" || s == "null" {
 		return c, nil
 	}
-	if err := json.Unmarshal(raw, &c); err != nil {
-		return c, &metrics.Rejected{Reason: fmt.Sprintf("the cursor is not this provider's: %v", err)}
-	}
+	err := json.Unmarshal(raw, &c) // one of a newer version may be of other types besides
 	if c.Version > cursorVersion {
 		return c, fmt.Errorf("%w: %d, this build knows %d", metrics.ErrNewer, c.Version, cursorVersion)
+	}
+	if err != nil {
+		return c, &metrics.Rejected{Reason: fmt.Sprintf("the cursor is not this provider's: %v", err)}
 	}
 	if c.Version != cursorVersion {
 		return c, &metrics.Rejected{Reason: fmt.Sprintf("the cursor has version %d, want %d", c.Version, cursorVersion)}
