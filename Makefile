@@ -41,6 +41,12 @@ $(BIN)/devstack:
 prometheus: ## bin/prometheus: the one in PATH, else built from tools/
 	@tools/prometheus.sh $(BIN)
 
+# A receiver of routes, and flagd's evaluator, which has a module of its own.
+.PHONY: planes
+planes:
+	go build -o $(BIN)/ ./examples/webhook-receiver
+	cd testkit/flagd && go build -o $(BIN)/flagd-evaluate ./evaluate
+
 .PHONY: postgres
 postgres: ## bin/postgres and bin/initdb: those of this machine, else Debian's, which root installs
 	@tools/postgres.sh $(BIN) >/dev/null
@@ -68,7 +74,7 @@ test-bench: ## the tests of the comparison with other proxies, which need none o
 	cd bench && go test ./...
 
 .PHONY: integration
-integration: build prometheus postgres ## the end-to-end tests on the built binaries
+integration: build prometheus postgres planes ## the end-to-end tests on the built binaries
 	go test -count=1 -timeout 25m ./integration/...
 
 .PHONY: integration-k8s

@@ -65,6 +65,7 @@ type worldOptions struct {
 	prom        string               // address of a Prometheus for the metrics target prom
 	sideEffects bool                 // of the agents' requests: they are never mirrored
 	replicas    int                  // of the gateway, 1 or 2; default 1
+	env         []string             // of the processes, besides
 	arrived     func(version string) // is told of every request that reaches a version; nil: nobody is
 }
 
@@ -216,7 +217,8 @@ func (w *world) write(name string, content any) {
 }
 
 func (w *world) env() []string {
-	return []string{"AVIARY_ADMIN_TOKEN=" + w.token, "AVIARY_PIN_KEY=pins of " + w.token, "TEMPORAL_ADDRESS=" + w.devstack.Frontend}
+	return append([]string{"AVIARY_ADMIN_TOKEN=" + w.token, "AVIARY_PIN_KEY=pins of " + w.token, "TEMPORAL_ADDRESS=" + w.devstack.Frontend},
+		w.options.env...)
 }
 
 func (w *world) startGateway() {
