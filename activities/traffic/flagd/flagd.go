@@ -258,16 +258,30 @@ func lookup(document []byte, r rollout.Route, fenced bool) (definition, error) {
 	if err != nil {
 		return f, &traffic.Rejected{Reason: err.Error()}
 	}
-	m := f.Metadata
-	switch {
-	case m == nil:
-		return f, nil
-	case m.Agent != r.Agent:
+	if m := f.Metadata; m != nil && m.Agent != r.Agent {
 		return f, &traffic.Rejected{Reason: fmt.Sprintf("flag %q is of agent %s, not of %s", flag, m.Agent, r.Agent)}
-	case fenced && (m.Owner == r.Owner && r.Revision < m.Revision || m.Owner != r.Owner && m.served() > 0):
-		return f, &traffic.OwnershipLost{Agent: r.Agent, Owner: m.Owner, Revision: m.Revision}
+	}
+	if fenced {
+		return f, f.yields(flag, r)
 	}
 	return f, nil
+}
+
+// yields is why a route may not set the flag, or nil. A rollout that was replaced ends nothing any more, and only a promotion changes what
+// is stable.
+func (d definition) yields(flag string, r rollout.Route) error {
+	m := d.Metadata
+	switch stable := d.Variants[router.FlagdStable]; {
+	case m != nil && m.Owner == r.Owner:
+		if r.Revision < m.Revision {
+			return &traffic.OwnershipLost{Agent: r.Agent, Owner: m.Owner, Revision: m.Revision}
+		}
+	case m != nil && (m.served() > 0 || r.Rollback || r.Promoted):
+		return &traffic.OwnershipLost{Agent: r.Agent, Owner: m.Owner, Revision: m.Revision}
+	case stable != r.Stable && !r.Rollback && !r.Promoted: // of a flag that somebody has stripped, either may be anything
+		return &traffic.Rejected{Reason: fmt.Sprintf("flag %q: stable is %s, the rollout says %s", flag, stable, r.Stable)}
+	}
+	return nil
 }
 
 // valid wants a document of flags.

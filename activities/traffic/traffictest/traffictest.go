@@ -46,6 +46,7 @@ func Run(t *testing.T, setup func(t *testing.T) Plane) {
 		"the same again is fine":                 idempotent,
 		"an older revision is refused":           olderRevision,
 		"a second owner is refused":              secondOwner,
+		"a rollout that was replaced is over":    replaced,
 		"a restore takes all traffic back":       restore,
 		"a promotion makes the canary stable":    promotion,
 		"nonsense is rejected":                   nonsense,
@@ -143,6 +144,30 @@ func secondOwner(t *testing.T, p Plane) {
 	mustApply(t, p, back)
 	mustApply(t, p, p.route("second", 1, 2000))
 	wantLost(t, p.Driver.Apply(t.Context(), p.route("first", 7, 500)), "second", 1)
+}
+
+// replaced: what a rollout still had under way when the next one was promoted undoes nothing of it.
+func replaced(t *testing.T, p Plane) {
+	mustApply(t, p, p.route("first", 1, 500))
+	back := p.route("first", 2, 0)
+	back.Rollback = true
+	mustApply(t, p, back)
+	mustApply(t, p, p.route("second", 1, rollout.FullWeight))
+	done := p.route("second", 2, 0)
+	done.Stable, done.Canary, done.Promoted, done.Lease = p.Canary, "", true, 0
+	mustApply(t, p, done)
+	late := p.route("first", 9, 0)
+	late.Rollback = true
+	for what, r := range map[string]rollout.Route{"a late raise": p.route("first", 1, 500), "a late restore": late} {
+		var lost *traffic.OwnershipLost
+		var rejected *traffic.Rejected
+		if err := p.Driver.Apply(t.Context(), r); !errors.As(err, &lost) && !errors.As(err, &rejected) {
+			t.Errorf("%s: %v, want it refused", what, err)
+		}
+		if got := mustRead(t, p); got.Stable != p.Canary || got.Weight != 0 || got.Owner != "second" {
+			t.Errorf("after %s: %+v", what, got)
+		}
+	}
 }
 
 func restore(t *testing.T, p Plane) {

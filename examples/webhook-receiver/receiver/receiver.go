@@ -136,6 +136,11 @@ func (r *Receiver) put(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	now := time.Now()
+	// After a restart nobody owns the route: whoever comes knows better.
+	if owner := a.route.Owner; owner != "" && want.Owner != owner && want.Stable != a.route.Stable && !want.Rollback && !want.Promoted {
+		fail(w, http.StatusUnprocessableEntity, fmt.Sprintf("stable is %s, not %s: only a promotion changes it", a.route.Stable, want.Stable))
+		return
+	}
 	if a.holds(want, now) {
 		answer(w, http.StatusConflict, map[string]any{"error": "the route is another's, or newer", "owner": a.route.Owner, "revision": a.route.Revision})
 		return
@@ -164,12 +169,13 @@ func (a *agent) refuses(want Route) string {
 	return ""
 }
 
-// holds reports whether the route in force is to be kept: it is newer, or of another owner whose canary has traffic.
+// holds reports whether the route in force is to be kept: it is newer, or of another owner whose canary has traffic or who has replaced the
+// one that now wants to end something.
 func (a *agent) holds(want Route, now time.Time) bool {
 	if want.Owner == a.route.Owner {
 		return want.Revision < a.route.Revision
 	}
-	return a.weight(now) > 0
+	return a.weight(now) > 0 || a.route.Owner != "" && (want.Rollback || want.Promoted)
 }
 
 // weight is the canary's share in force: nothing once the lease has run out.
