@@ -107,12 +107,13 @@ func checkField(provider, name, value string, r report) {
 		checkQuery(value, promFields, r)
 	case name == "query" && provider == ProviderHTTP:
 		checkQuery(value, httpFields, r)
-		switch from, to := strings.Contains(value, ".From}}"), strings.Contains(value, ".To}}"); {
+		d := rollout.Definition{Query: value}
+		switch {
 		case !strings.HasPrefix(value, "/"):
 			r("query", "%s, want a path below the target's address, such as /stats?version={{.Version}}", quote(value))
-		case from != to:
+		case d.Fills("From") != d.Fills("To"):
 			r("query", "has one of {{.From}} and {{.To}}, want both, for what happened between them, or neither, for totals that only grow")
-		case !strings.Contains(value, ".Version}}"):
+		case !d.Fills("Version"):
 			r("query", "is the same for both versions, want {{.Version}} in it")
 		}
 	case name == "query" && provider == ProviderSQL:

@@ -1,6 +1,9 @@
 package rollout
 
-import "strconv"
+import (
+	"regexp"
+	"strconv"
+)
 
 // Criticality says what lint and plan expect of a rollout's durations.
 type Criticality string
@@ -108,6 +111,18 @@ type Definition struct {
 	Query string `json:"query,omitempty"`
 	Value string `json:"value,omitempty"` // http and kind value: JSONPath of the number
 }
+
+// Fills reports whether the query fills in a field of its template, such as From, however it is spaced.
+func (d Definition) Fills(field string) bool {
+	for _, m := range filled.FindAllStringSubmatch(d.Query, -1) {
+		if m[1] == field {
+			return true
+		}
+	}
+	return false
+}
+
+var filled = regexp.MustCompile(`\{\{(?:- )?\s*\.(\w+)\s*(?: -)?\}\}`)
 
 // Analysis says how verdicts are reached.
 type Analysis struct {

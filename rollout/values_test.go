@@ -114,3 +114,15 @@ func TestStatusTells(t *testing.T) {
 		t.Errorf("a rollout that has not begun: %+v", got)
 	}
 }
+
+func TestFills(t *testing.T) {
+	t.Parallel()
+	for query, want := range map[string]bool{
+		"/x?f={{.From}}": true, "/x?f={{ .From }}&t={{.To}}": true, "/x?f={{- .From -}}": true, "/x?f={{.To}}{{.From}}": true,
+		"/x?f={{.Version}}": false, "/x?f=.From}}": false, "/x?f={{.FromNow}}": false, "": false,
+	} {
+		if got := (Definition{Query: query}).Fills("From"); got != want {
+			t.Errorf("%q: %t, want %t", query, got, want)
+		}
+	}
+}

@@ -93,7 +93,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 const (
-	ranged = "/stats?version={{.Version}}&agent={{.Agent}}&from={{.From}}&to={{.To}}"
+	ranged = "/stats?version={{.Version}}&agent={{ .Agent }}&from={{ .From }}&to={{.To}}"
 	totals = "/stats?version={{.Version}}"
 )
 

@@ -74,7 +74,7 @@ func queryOf(m metrics.Metric) (query, error) {
 	if err != nil {
 		return query{}, fmt.Errorf("query: %w", err)
 	}
-	q := query{kind: m.Kind, path: path, ranged: strings.Contains(d.Query, ".From}}")}
+	q := query{kind: m.Kind, path: path, ranged: d.Fills("From")}
 	for _, text := range parts {
 		at, err := jp.ParseString(text)
 		if err != nil {

@@ -88,8 +88,9 @@ func (d *Driver) Apply(ctx context.Context, r rollout.Route) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the route back: %w", d.explain(ctx, r.Agent, "read the route", err))
-	case got.Owner != want.Owner && got.Owner != "" || got.Owner == want.Owner && got.Revision > want.Revision:
+	case got.Owner == want.Owner && got.Revision > want.Revision:
 		return &traffic.OwnershipLost{Agent: r.Agent, Owner: got.Owner, Revision: got.Revision}
+	// Another owner is no loss yet: this one's route was just taken. Whoever it is, the next try is refused if the route is theirs.
 	case got.Stable != want.Stable || got.Canary != want.Canary || got.Weight != want.Weight || got.Effective != want.Weight || got.Owner != want.Owner ||
 		got.Revision != want.Revision:
 		return fmt.Errorf("set the route of agent %s: it reads back %s → %q at weight %d (%d in force), owner %q, revision %d", r.Agent, got.Stable, got.Canary,
@@ -110,18 +111,17 @@ func (d *Driver) Read(ctx context.Context, r rollout.Route) (traffic.Observed, e
 	return o.traffic(), nil
 }
 
-// List is what the receiver says of all its agents.
+// List is what the receiver says of all its agents, but for those of which it makes no sense.
 func (d *Driver) List(ctx context.Context) ([]traffic.Observed, error) {
 	var all list
 	if err := d.call(ctx, http.MethodGet, "/v1/agents", nil, &all); err != nil {
 		return nil, d.explain(ctx, "*", "list the routes", err)
 	}
-	out := make([]traffic.Observed, len(all.Agents))
-	for i, o := range all.Agents {
-		if err := o.check(o.Agent); err != nil {
-			return nil, err
+	out := []traffic.Observed{}
+	for _, o := range all.Agents {
+		if o.check(o.Agent) == nil { // a receiver may serve others besides, and one nonsense must not hide the rest
+			out = append(out, o.traffic())
 		}
-		out[i] = o.traffic()
 	}
 	return out, nil
 }

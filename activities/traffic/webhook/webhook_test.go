@@ -183,6 +183,7 @@ func TestWhatIsNotInForce(t *testing.T) {
 		"another weight":  `{"agent":"support-agent","stable":"v41","canary":"v42","weight":400,"effective_weight":400,"owner":"o","revision":3}`,
 		"not in force":    `{"agent":"support-agent","stable":"v41","canary":"v42","weight":500,"effective_weight":0,"owner":"o","revision":3}`,
 		"before":          `{"agent":"support-agent","stable":"v41","canary":"v42","weight":500,"effective_weight":500,"owner":"o","revision":2}`,
+		"another's":       `{"agent":"support-agent","stable":"v41","canary":"v42","weight":500,"effective_weight":500,"owner":"x","revision":9}`,
 		"another version": `{"agent":"support-agent","stable":"v41","canary":"v43","weight":500,"effective_weight":500,"owner":"o","revision":3}`,
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }))
@@ -190,6 +191,19 @@ func TestWhatIsNotInForce(t *testing.T) {
 		if err := driver(t, server.URL, secret).Apply(t.Context(), route); kind(err) != "passing" || !strings.Contains(err.Error(), "reads back") {
 			t.Errorf("%s: error %v, want a passing one that says what reads back", name, err)
 		}
+	}
+}
+
+// TestListLeavesNonsenseOut: one agent that makes no sense does not hide another's canary from the sweep.
+func TestListLeavesNonsenseOut(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"agents":[{"agent":"Not A Name"},{"agent":"a","weight":-1},{"agent":"support-agent","stable":"v41","weight":500,"effective_weight":500}]}`)
+	}))
+	t.Cleanup(server.Close)
+	all, err := driver(t, server.URL, secret).List(t.Context())
+	if err != nil || len(all) != 1 || all[0].Agent != "support-agent" || all[0].Weight != 500 {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
 
