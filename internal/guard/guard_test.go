@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,6 +18,12 @@ import (
 
 func lease(agent, renewal string, ttl time.Duration) traffic.Lease {
 	return traffic.Lease{Agent: agent, Object: &rollout.Object{Namespace: "agents", Name: agent}, Renewal: renewal, TTL: ttl}
+}
+
+// of is a lease of another object.
+func of(object string, l traffic.Lease) traffic.Lease {
+	l.Object = &rollout.Object{Namespace: "agents", Name: object}
+	return l
 }
 
 // TestOver walks through what a guard may see, one look after the other.
@@ -60,6 +67,11 @@ func TestOver(t *testing.T) {
 			{at: 0, leases: []traffic.Lease{lease("a", "1", ttl), lease("b", "1", 2*ttl)}},
 			{at: ttl, leases: []traffic.Lease{lease("a", "1", ttl), lease("b", "1", 2*ttl)}, want: []string{"a"}},
 			{at: 2 * ttl, leases: []traffic.Lease{lease("b", "1", 2*ttl), lease("c", "1", ttl)}, want: []string{"b"}},
+		},
+		"two objects of one agent": {
+			{at: 0, leases: []traffic.Lease{lease("a", "1", ttl), of("x", lease("a", "1", ttl))}},
+			{at: ttl - 1, leases: []traffic.Lease{lease("a", "2", ttl), of("x", lease("a", "1", ttl))}},
+			{at: ttl, leases: []traffic.Lease{lease("a", "3", ttl), of("x", lease("a", "1", ttl))}, want: []string{"a"}},
 		},
 		"a lease without an end": {
 			{at: 0, leases: []traffic.Lease{lease("a", "1", 0)}}, {at: 1000 * time.Hour, leases: []traffic.Lease{lease("a", "1", 0)}},
@@ -150,4 +162,40 @@ func TestRun(t *testing.T) {
 	if len(good.leases) != 1 || good.leases[0].Agent != "b" {
 		t.Errorf("left are %+v, want b", good.leases)
 	}
+}
+
+// TestBlindGuardWaits: what it could not see for longer than a lease may have been renewed, and is given the time to be.
+func TestBlindGuardWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &plane{leases: []traffic.Lease{lease("a", "1", 10*time.Second)}, done: make(chan string, 10)}
+		set := func(change func()) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			change()
+		}
+		g := New(map[string]traffic.Leased{"plane": p}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go g.Run(ctx)
+		time.Sleep(1500 * time.Millisecond)
+		set(func() { p.err = errors.New("unreachable") })
+		time.Sleep(time.Minute)
+		if g.Ready() == nil {
+			t.Error("ready while it sees nothing")
+		}
+		set(func() { p.err = nil })
+		time.Sleep(1200 * time.Millisecond)
+		set(func() { p.leases = []traffic.Lease{lease("a", "2", 10*time.Second)} })
+		time.Sleep(9 * time.Second)
+		select {
+		case <-p.done:
+			t.Error("it took back a canary whose lease was renewed as soon as anybody could")
+		default:
+		}
+		time.Sleep(3 * time.Second)
+		if len(p.done) != 1 {
+			t.Errorf("%d expiries of a lease that nobody renews any more, want one", len(p.done))
+		}
+	})
 }

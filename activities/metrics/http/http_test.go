@@ -378,3 +378,23 @@ func TestRejects(t *testing.T) {
 		}
 	}
 }
+
+// TestTotalsAskedForLater: the totals of a metric that a cursor does not know are its beginning, not its growth.
+func TestTotalsAskedForLater(t *testing.T) {
+	t.Parallel()
+	a := &api{now: start}
+	p := open(t, a, httpmetrics.Settings{})
+	r := request(totals)
+	all := r.Metrics
+	r.Metrics = all[2:] // a value, which has no totals
+	r.Cursor = sample(t, p, r).Cursor
+	a.add("v41", 5*time.Second, 10, 1)
+	a.pass(10 * time.Second)
+	r.Metrics = all
+	got := sample(t, p, r)
+	wants(t, "asked for later", got, [2]float64{}, [2]float64{})
+	r.Cursor = got.Cursor
+	a.add("v41", 15*time.Second, 4, 2)
+	a.pass(10 * time.Second)
+	wants(t, "from then on", sample(t, p, r), [2]float64{2, 4}, [2]float64{})
+}

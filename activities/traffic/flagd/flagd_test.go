@@ -322,35 +322,21 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
-// TestLostStamp: a canary whose renewals somebody deleted is still guarded.
-func TestLostStamp(t *testing.T) {
+// TestWriterWithoutTheLock: what somebody wrote between reading and writing is not lost; the next try reads it.
+func TestWriterWithoutTheLock(t *testing.T) {
 	t.Parallel()
 	path := write(t, fresh)
-	d := flagd.New(flagd.NewFile(path))
-	if err := d.Apply(t.Context(), route(500, 1)); err != nil {
-		t.Fatal(err)
+	theirs := strings.Replace(fresh, "v41", "v40", 1)
+	err := flagd.NewFile(path).Update(t.Context(), func(before []byte) ([]byte, error) {
+		if err := os.WriteFile(path, []byte(theirs), 0o600); err != nil {
+			t.Error(err)
+		}
+		return append(before, '\n'), nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "somebody else is writing it") {
+		t.Errorf("error %v", err)
 	}
-	before, err := d.Leases(t.Context())
-	if err != nil || len(before) != 1 || before[0].TTL != time.Minute || before[0].Owner != "o" {
-		t.Fatalf("leases %+v, %v", before, err)
-	}
-	if err := os.Remove(path + ".leases"); err != nil {
-		t.Fatal(err)
-	}
-	after, err := d.Leases(t.Context())
-	if err != nil || len(after) != 1 {
-		t.Fatalf("leases %+v, %v; want it still there", after, err)
-	}
-	if err := d.Expire(t.Context(), before[0]); err != nil {
-		t.Fatal(err)
-	}
-	if seen, _ := d.Read(t.Context(), route(0, 0)); seen.LeaseExpired {
-		t.Error("a lease that changed since it was read was expired")
-	}
-	if err := d.Expire(t.Context(), after[0]); err != nil {
-		t.Fatal(err)
-	}
-	if seen, _ := d.Read(t.Context(), route(0, 0)); !seen.LeaseExpired || seen.Effective != 0 || seen.Weight != 500 {
-		t.Errorf("%+v, want the lease expired", seen)
+	if got := read(t, path); got != theirs {
+		t.Errorf("the file is\n%s\nwant theirs", got)
 	}
 }

@@ -229,3 +229,18 @@ func TestEveryRenewalHasItsKey(t *testing.T) {
 		t.Errorf("keys %v, want three", keys)
 	}
 }
+
+// TestUnreachable: an error on the way tells the host, and nothing else of the address.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	d := driver(t, "http://user:pass@127.0.0.1:1/hook-secret", secret)
+	err := d.Apply(t.Context(), route)
+	if kind(err) != "passing" || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Errorf("error %v, want a passing one that names the host", err)
+	}
+	for _, hidden := range []string{secret, "hook-secret", "pass@"} {
+		if strings.Contains(fmt.Sprint(err), hidden) {
+			t.Errorf("error %v tells %s", err, hidden)
+		}
+	}
+}
