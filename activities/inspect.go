@@ -132,7 +132,7 @@ func (a *Activities) inspectMetrics(ctx context.Context, spec rollout.Spec, r *r
 	good := slices.DeleteFunc(slices.Clone(wanted), func(w metrics.Metric) bool {
 		_, err := sample(nil, w)
 		if err != nil {
-			r.fail("metrics: "+w.Name, err)
+			r.fail("metrics: "+w.Name, fmt.Errorf("%s %s: %w", m.Provider, m.Target, err))
 		}
 		return err != nil
 	})

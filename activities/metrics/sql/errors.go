@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,7 +51,14 @@ func (p *Provider) told(err error) error {
 	if errors.As(err, &connect) {
 		err = connect.Unwrap()
 	}
-	return fmt.Errorf("ask PostgreSQL at %s: %s", p.host, p.redact(err.Error()))
+	return fmt.Errorf("ask PostgreSQL at %s: %s", p.host, p.redact(oneLine(err)))
+}
+
+// oneLine tells each of an error's lines once: pgx tries a server with and without TLS, and has one for each.
+func oneLine(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	slices.Sort(lines)
+	return strings.Join(slices.Compact(lines), "; ")
 }
 
 // refused tells what PostgreSQL says.
