@@ -28,7 +28,7 @@ func main() {
 // part is what the process can be: loading reads its settings and returns what it does.
 type part struct {
 	name, example, purpose string
-	load          func(path string) (func(context.Context, app.Options) error, error)
+	load                   func(path string) (func(context.Context, app.Options) error, error)
 }
 
 var (
