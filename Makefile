@@ -134,6 +134,11 @@ bench: ## the Go benchmarks
 bench-reaction: build ## from a violation to weight 0, and to the canary's last request, 50 times: p50 and p99
 	go test -count=1 -timeout 25m -run '^$$' -bench 'Reaction|Withdrawal' -benchtime 50x ./integration
 
+.PHONY: bench-k8s
+bench-k8s: build prometheus ## from a restore to weight 0 in a route, and to the canary's last call on a mesh, 50 times: p50 and p99
+	testkit/kube/build.sh $(BIN)/kube
+	$(BIN)/kube/cluster --bin $(BIN)/kube --istio -- go test -tags k8s -count=1 -timeout 25m -run '^$$' -bench Kubernetes -benchtime 50x ./integration
+
 .PHONY: bench-analysis
 bench-analysis: ## verdicts on made-up canaries, ours and other tools', into docs/statistics.md (about half an hour)
 	go run ./internal/trials/tables -o docs/statistics.md
@@ -152,4 +157,4 @@ clean: ## remove what was built
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	  /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
