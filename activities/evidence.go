@@ -18,7 +18,7 @@ func evidence(report analysis.Report) []rollout.Evidence {
 			Check: f.Check, Metric: f.Metric, Role: string(f.Role), Verdict: rollout.Verdict(f.Verdict),
 			Stable: rollout.Arm{N: plain(f.StableN), X: plain(f.StableX), Estimate: number(f.StableEstimate)},
 			Canary: rollout.Arm{N: plain(f.CanaryN), X: plain(f.CanaryX), Estimate: number(f.CanaryEstimate)},
-			Change: number(f.Change), Limit: plain(f.Limit), EValue: number(f.EValue),
+			Change: number(f.Change), Limit: plain(f.Limit), Allowed: number(f.Allowed), EValue: number(f.EValue),
 			Lower: number(f.Lower), Upper: number(f.Upper), Needed: number(f.Needed), Note: f.Note,
 		}
 	}

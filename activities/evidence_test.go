@@ -85,7 +85,7 @@ func TestEvidenceIsJSON(t *testing.T) {
 	nan, inf := math.NaN(), math.Inf(1)
 	got := evidence(analysis.Report{Findings: []analysis.Finding{
 		{Check: "a < 1", Metric: "a", Role: analysis.RoleGuard, Verdict: analysis.Met, CanaryN: 3, CanaryX: nan, CanaryEstimate: nan, StableEstimate: 0.5,
-			Change: inf, EValue: inf, Lower: math.Inf(-1), Upper: 2, Needed: nan, Limit: 1, Note: "n"},
+			Change: inf, EValue: inf, Lower: math.Inf(-1), Upper: 2, Needed: nan, Allowed: nan, Limit: 1, Note: "n"},
 	}})
 	half, two := 0.5, 2.0
 	want := []rollout.Evidence{{

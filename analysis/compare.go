@@ -11,9 +11,10 @@ type comparison struct {
 	change         float64 // NaN for a check on the canary's own value
 	value          float64 // what the limit is on
 	holds          bool
-	ok             bool   // there was something to compare
-	unclear        bool   // there was, and the numbers don't tell
-	why            string // there was not
+	allowed        float64 // the canary's value that the floor still allows, where the change is beyond the limit; 0: it is not
+	ok             bool    // there was something to compare
+	unclear        bool    // there was, and the numbers don't tell
+	why            string  // there was not
 }
 
 // stableOf is what the canary is compared with: the stage's own, or what was kept for a bake.
@@ -59,7 +60,8 @@ func (e *Engine) compareTallies(a *asked, stable, canary *tally) comparison {
 		return c
 	default:
 		c.change = snap(relative(c.stable.value, c.canary.value, a.Check.rises(m)), a.Check.Limit)
-		c.value, c.holds = c.change, e.within(a, c)
+		c.value = c.change
+		c.holds, c.allowed = e.within(a, c)
 	}
 	if a.test != nil && c.holds && !c.canary.least {
 		if at, last, unobservable := a.test.limit.unobservable(); unobservable {
@@ -77,20 +79,27 @@ func (e *Engine) compareTallies(a *asked, stable, canary *tally) comparison {
 }
 
 // within reports whether a change is within the limit. From nothing, and for the sequential method from next to nothing, the floor is
-// allowed in absolute terms.
-func (e *Engine) within(a *asked, c comparison) bool {
+// allowed in absolute terms: then it tells up to which value of the canary's.
+func (e *Engine) within(a *asked, c comparison) (holds bool, allowed float64) {
 	m := a.meter.metric
 	if a.Check.Op.holds(c.change, a.Check.Limit) {
-		return true
-	}
-	if !a.Check.caps(m) {
-		return false
-	}
-	if c.stable.value == 0 {
-		return c.canary.value <= e.cfg.Floor
+		return true, 0
 	}
 	share := m.Kind == Ratio || m.Kind == Count
-	return a.test != nil && share && c.canary.value <= e.cfg.Floor+a.Check.factor(m)*c.stable.value
+	switch {
+	case !a.Check.caps(m):
+		return false, 0
+	case c.stable.value == 0:
+		allowed = e.cfg.Floor
+	case a.test != nil && share:
+		allowed = e.cfg.Floor + a.Check.factor(m)*c.stable.value
+	default:
+		return false, 0
+	}
+	if c.canary.value <= allowed {
+		return true, allowed
+	}
+	return false, 0
 }
 
 // compareCounted is compare for a number of events: of requests and what should be many in the stage, of what should be few in the whole

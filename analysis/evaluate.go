@@ -95,7 +95,10 @@ func (v *evaluation) finding(a *asked) Finding {
 	f := Finding{
 		Check: a.Check.Text, Metric: a.Check.Metric, Role: a.Role, Change: c.change, Limit: a.Check.Limit,
 		StableEstimate: orNaN(c.stable), CanaryEstimate: orNaN(c.canary),
-		EValue: math.NaN(), Lower: math.NaN(), Upper: math.NaN(), Needed: math.NaN(),
+		EValue: math.NaN(), Lower: math.NaN(), Upper: math.NaN(), Needed: math.NaN(), Allowed: math.NaN(),
+	}
+	if c.allowed > 0 {
+		f.Allowed = c.allowed
 	}
 	v.count(&f, a)
 	if a.test != nil {

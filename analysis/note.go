@@ -66,6 +66,8 @@ func (v *evaluation) sayVerdict(a *asked, c comparison, f Finding) string {
 		return "beyond the limit"
 	case f.Verdict == Met && byEvidence && v.cfg.Advance != AdvanceEstimate:
 		return v.sayProof(a)
+	case f.Verdict == Met && c.allowed > 0:
+		return fmt.Sprintf("within what the floor allows, %s", number(c.allowed)) + v.byThreshold(a)
 	case f.Verdict == Met:
 		return "within the limit" + v.byThreshold(a)
 	case byEvidence && c.holds:

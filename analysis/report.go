@@ -59,6 +59,7 @@ type Finding struct {
 	StableEstimate, CanaryEstimate float64 // the metric itself, per version
 	Change                         float64 // relative to stable, bigger is more of the named thing; +Inf from nothing to something
 	Limit                          float64
+	Allowed                        float64 // the canary's own value that the floor still allows, where only the floor lets the change pass
 	EValue                         float64 // evidence against the check; at its weight times this, see Report.EValue
 	Lower, Upper                   float64 // an interval of what the limit is on, which holds Change
 	Needed                         float64 // canary requests still needed, about

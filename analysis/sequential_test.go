@@ -209,6 +209,31 @@ func TestSequentialZeroBaseline(t *testing.T) {
 	}
 }
 
+// TestWhatOnlyTheFloorAllows is told with its value: nobody could make sense of a change beyond the limit that is met.
+func TestWhatOnlyTheFloorAllows(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name           string
+		stable, canary float64 // errors of 100,000
+		allowed        float64 // NaN: the floor decides nothing
+		holds          bool
+	}{
+		{"within the limit", 1000, 1090, math.NaN(), true}, {"within the floor", 1000, 1180, 0.012, true}, {"beyond the floor", 1000, 1250, math.NaN(), false},
+		{"from nothing", 0, 90, 0.001, true},
+	} {
+		e := engine(t, settings(Sequential, checks(t, RoleStage, 0, "error_rate_increase < 0.10")...))
+		e.BeginStage(0, 1000)
+		e.Observe(one(1, 1000, "error_rate", rates(1e5, tt.stable, 1e5, tt.canary)))
+		f := e.Evaluate(0, 1).Findings[0]
+		if !near(f.Allowed, tt.allowed, 1e-9) || (f.Verdict == Met) != tt.holds {
+			t.Errorf("%s: %s, allowed %v, want %v; %s", tt.name, f.Verdict, f.Allowed, tt.allowed, f.Note)
+		}
+		if told := strings.Contains(f.Note, "the floor allows"); told == math.IsNaN(tt.allowed) {
+			t.Errorf("%s: %s", tt.name, f.Note)
+		}
+	}
+}
+
 func TestQuantilesAreTested(t *testing.T) {
 	t.Parallel()
 	bounds := geometric(0.05, 1.1, 60)

@@ -140,6 +140,7 @@ type Evidence struct {
 	Canary  Arm      `json:"canary"`
 	Change  *float64 `json:"change,omitempty"` // relative to stable, bigger is more of the named thing
 	Limit   float64  `json:"limit"`
+	Allowed *float64 `json:"allowed,omitempty"` // the canary's own value that the floor still allows, where only the floor lets the change pass
 	EValue  *float64 `json:"e_value,omitempty"`
 	Lower   *float64 `json:"lower,omitempty"`
 	Upper   *float64 `json:"upper,omitempty"`

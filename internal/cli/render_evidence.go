@@ -151,6 +151,9 @@ func details(e rollout.Evidence) string {
 // noteOf is what a piece of evidence says beside its numbers. A note of numbers that are shown anyway is left to JSON and YAML.
 func noteOf(e rollout.Evidence) string {
 	var parts []string
+	if e.Allowed != nil {
+		parts = append(parts, "up to "+estimate(e.Metric, rollout.Arm{Estimate: e.Allowed})+" by the floor")
+	}
 	if e.Needed != nil && *e.Needed > 0 {
 		parts = append(parts, number(*e.Needed)+" more requests needed")
 	}

@@ -90,6 +90,7 @@ func TestNumbers(t *testing.T) {
 		{limit(rollout.Evidence{Check: "p95_latency < 2", Metric: "p95_latency", Limit: 2}), "< 2s"},
 		{limit(rollout.Evidence{Check: "p95_latency_increase < 0.5", Metric: "p95_latency", Limit: 0.5}), "< 50%"},
 		{limit(rollout.Evidence{Check: "what is this", Metric: "x", Limit: 3}), "3"},
+		{noteOf(rollout.Evidence{Metric: "error_rate", Allowed: ptr(0.012)}), "up to 1.2% by the floor"},
 		{span(-time.Second), "0s"}, {span(2500 * time.Millisecond), "2.5s"}, {span(90 * time.Second), "1m30s"}, {span(3*time.Hour + 29*time.Second), "3h"},
 		{span(25 * time.Hour), "1d1h"}, {span(7 * 24 * time.Hour), "7d"},
 		{bar(0, 4), "░░░░"}, {bar(0.01, 4), "█░░░"}, {bar(0.99, 4), "███░"}, {bar(1, 4), "████"}, {bar(7, 4), "████"}, {bar(0.5, 0), ""},

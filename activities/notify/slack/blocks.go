@@ -124,6 +124,14 @@ func next(n rollout.Notice) string {
 	return strings.Join(verbs, " · ")
 }
 
+// limit is what a check's limit is, and that only the floor lets its change pass.
+func limit(e rollout.Evidence) string {
+	if e.Allowed != nil {
+		return number(e.Limit) + " and the floor"
+	}
+	return number(e.Limit)
+}
+
 var severity = map[rollout.Verdict]int{rollout.Violated: 0, rollout.Undecided: 1, rollout.NoData: 2, rollout.Met: 3}
 
 // table is the evidence as preformatted text, the worst first, as many rows as Slack takes.
@@ -133,7 +141,7 @@ func table(evidence []rollout.Evidence) string {
 	rows := [][]string{{"verdict", "check", "stable", "canary", "change", "limit", "e-value", "interval", "requests to go"}}
 	for _, e := range sorted {
 		rows = append(rows, []string{
-			plain(string(e.Verdict), 10), plain(e.Check, 48), arm(e.Stable), arm(e.Canary), change(e.Change), number(e.Limit), optional(e.EValue),
+			plain(string(e.Verdict), 10), plain(e.Check, 48), arm(e.Stable), arm(e.Canary), change(e.Change), limit(e), optional(e.EValue),
 			e.Interval(), needed(e.Needed),
 		})
 	}

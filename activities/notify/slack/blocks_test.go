@@ -110,11 +110,12 @@ func TestEvidenceIsWhole(t *testing.T) {
 	n.Status.Evidence = []rollout.Evidence{
 		{Check: "error_rate_increase < 0.1", Verdict: rollout.Undecided, Change: &change, Lower: &lower, Upper: &upper, EValue: &eValue, Needed: &needed},
 		{Check: "safety_violations == 0", Verdict: rollout.Met},
+		{Check: "tool_error_rate_increase < 0.1", Verdict: rollout.Met, Limit: 0.1, Allowed: &lower},
 	}
 	notifyOnce(t, r, n, nil, 1)
 	messages, _ := w.snapshot()
 	text := blocksText(t, messages[0])
-	for _, want := range []string{"+31%", "between +12% and +55%", "412.5", "requests to go", "5400", "in doubt: the canary got 1 %"} {
+	for _, want := range []string{"+31%", "between +12% and +55%", "412.5", "requests to go", "5400", "0.1 and the floor", "in doubt: the canary got 1 %"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}
