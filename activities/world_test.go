@@ -41,6 +41,7 @@ type world struct {
 	plane          func(since time.Duration) error // nil: it answers
 	onSample       func(n int)                     // after the n-th answer of the source is ready, from 1
 	onWait         func(since time.Duration)
+	behind         time.Duration                     // how much older the source's numbers may be than its answer
 	takes          time.Duration                     // how long every request takes; 0: nobody measures it
 	share          func(since time.Duration) float64 // the canary's, of the conversations that begin; nil: its weight
 
@@ -135,7 +136,7 @@ func (w *world) Sample(ctx context.Context, request metrics.Request) (metrics.Sa
 		}
 	}
 	cursor, _ := json.Marshal(since)
-	out := metrics.Samples{At: t0.Add(since), Cursor: cursor, Metrics: map[string]analysis.Sample{}}
+	out := metrics.Samples{At: t0.Add(since), Cursor: cursor, Metrics: map[string]analysis.Sample{}, Behind: w.behind}
 	delta := func(b behaviour) (errs, safety analysis.Counts, requests float64) {
 		was, is := b.counters(from), b.counters(since)
 		n := is[0] - was[0]

@@ -78,14 +78,16 @@ func TestAStageBeginsFromNothing(t *testing.T) {
 	t.Parallel()
 	s, now := observing(t, func(spec *Spec) { spec.Stages[0].Approval = ApprovalNone })
 	now = now.Add(30 * time.Minute)
-	s, commands := Step(s, TaskDone{ID: s.Task.ID, Observed: passed(30 * time.Minute)}, now)
+	seen := passed(30 * time.Minute)
+	seen.Before = Requests{Stable: 70, Canary: 7}
+	s, commands := Step(s, TaskDone{ID: s.Task.ID, Observed: seen}, now)
 	if got := brief(s, commands); got != "shifting+SetWeight" {
 		t.Fatal(got)
 	}
 	if s.Requests != (Requests{}) || s.Observed != 0 || s.Verdict != "" || s.Evidence != nil {
 		t.Errorf("the second stage begins with %v requests, %s observed, verdict %q", s.Requests, s.Observed, s.Verdict)
 	}
-	if s.Total.Canary != 100 || s.Cursor == nil {
+	if s.Total.Canary != 107 || s.Cursor == nil {
 		t.Errorf("the rollout forgot its %v requests or the cursor %s", s.Total, s.Cursor)
 	}
 }
