@@ -99,3 +99,38 @@ func TestMeasureOfLittle(t *testing.T) {
 		t.Errorf("p95 %+v, want it assumed", b)
 	}
 }
+
+// TestSpreadOfUnevenPolls: how many observations a poll has says how much its mean may differ from the next one's.
+func TestSpreadOfUnevenPolls(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(3, 4))
+	m := analysis.Metric{Name: "cost_per_task", Kind: analysis.Mean}
+	var all []analysis.Poll
+	for k := range 400 {
+		n := []float64{5, 500}[k%2]
+		c := analysis.Counts{N: n}
+		for range int(n) {
+			c.X += rng.ExpFloat64() // as far apart as they are large
+		}
+		all = append(all, analysis.Poll{Number: int64(k), Requests: analysis.Requests{Stable: n}, Samples: map[string]analysis.Sample{m.Name: {Stable: c}}})
+	}
+	s := seenOf(m, all)
+	if got := s.spread / s.terms; !(math.Abs(got-1) < 0.3) {
+		t.Errorf("variance of one observation %g, want 1", got)
+	}
+}
+
+func TestMostThatARuleAllows(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]float64{
+		"safety_violations < 3": 2, "safety_violations <= 3": 3, "safety_violations < 2.5": 2, "safety_violations <= 2.5": 2, "safety_violations == 0": 0,
+	} {
+		c, err := analysis.ParseCheck(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := most(c); got != want {
+			t.Errorf("%s allows %g, want %g", text, got, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package world
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,6 +141,7 @@ func TestFactors(t *testing.T) {
 		{"error_rate", 0, 0.01, 0.01, 0.1},
 		{"error_rate", day, 0.01, 0.02, 0.14},
 		{"error_rate", 2 * day, 0.05, 0.1, 0.3},
+		{"error_rate", 3 * day, 0.01, 0.02, 0.14}, // the incident is over
 		{"task_completion_rate", day, 0.9, 0.85, 0.36},
 		{"cost_per_task", day, 0.04, 0.048, 0.07},
 		{"user_satisfaction", day, 3.98, 3.582, 1.4},
@@ -171,6 +173,24 @@ func TestSwing(t *testing.T) {
 		near(t, "traffic", high.N/low.N, 3, 3*math.Sqrt(1/high.N+1/low.N))
 		ratio := tt.bad(high) / tt.bad(low)
 		near(t, tt.metric, ratio, (1+tt.swing)/(1-tt.swing), ratio*math.Sqrt(1/(high.N*tt.bad(high))+1/(low.N*tt.bad(low))))
+	}
+}
+
+// Quantiles swing with the traffic, too: at noon fewer are below the bound that is the median on the whole.
+func TestQuantilesSwing(t *testing.T) {
+	t.Parallel()
+	w := Default()
+	at := slices.Index(w.Metric("p95_latency").bounds(), w.Metric("p95_latency").Base)
+	if at < 0 {
+		t.Fatal("the median is no bound")
+	}
+	below := func(from time.Duration) float64 {
+		c, _ := sums(&w, 7, from, 200, 500, "p95_latency")
+		return sum(c.Buckets[:at+1]) / c.N
+	}
+	noon, midnight := below(day/4), below(3*day/4)
+	if !(noon < 0.45 && midnight > 0.55) {
+		t.Errorf("below the median are %g at noon and %g at midnight, want clearly fewer and more than half", noon, midnight)
 	}
 }
 
