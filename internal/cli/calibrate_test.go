@@ -249,7 +249,7 @@ func TestCalibrateRefuses(t *testing.T) {
 		name, args string
 		want       []string
 	}{
-		{"no source", file, []string{"prometheus worker csv"}},
+		{"no source", file, []string{"--prometheus, --worker, --csv"}},
 		{"two sources", file + " --csv x --prometheus http://x", []string{"csv prometheus"}},
 		{"two kinds of units", file + " --csv x --unit-label a --user-label b", []string{"unit-label user-label"}},
 		{"no rollout", "--csv x", []string{"want one FILE"}},

@@ -4,8 +4,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -124,7 +127,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or a bad file, 3 rolled back or abor
 	root.AddCommand(a.token())
 	root.SetVersionTemplate("starter {{.Version}}\n")
 	root.SetHelpCommand(a.help())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{plainly(err)} })
 	return root
 }
 
@@ -159,11 +162,25 @@ func (a *app) enter(cmd *cobra.Command, _ []string) error {
 		return usageError{fmt.Errorf("--output %q: want table, json or yaml", a.output)}
 	}
 	if err := cmd.ValidateFlagGroups(); err != nil { // cobra would check them too late to be a wrong command line
-		return usageError{err}
+		return usageError{plainly(err)}
 	}
 	a.entered = cmd.CommandPath()
 	return nil
 }
+
+// plainly is cobra's error of a wrong command line without Go's names for what is wrong.
+func plainly(err error) error {
+	text := goNames.ReplaceAllString(err.Error(), "")
+	if m := flagGroup.FindStringSubmatch(text); m != nil {
+		text = "want one of --" + strings.Join(strings.Fields(m[1]), ", --")
+	}
+	return errors.New(text)
+}
+
+var (
+	goNames   = regexp.MustCompile(`strconv\.\w+: (parsing "[^"]*": )?|\btime: `)
+	flagGroup = regexp.MustCompile(`^at least one of the flags in the group \[([^\]]*)\] is required$`)
+)
 
 // env looks a variable up; unset and empty are the same.
 func (a *app) env(name string) string {
