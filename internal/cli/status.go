@@ -85,6 +85,10 @@ func cutOffNote(how string) string {
 func (a *app) decisions() *cobra.Command {
 	return &cobra.Command{
 		Use: "decisions AGENT", Aliases: []string{"history"}, Short: "Show every decision with its evidence, oldest first", GroupID: groupSee,
+		Long: `Show every decision of the rollout under way, or of the last one, with its evidence, oldest first. Earlier rollouts are in the
+Temporal UI, and by their run:
+
+  temporal workflow query -w canary/AGENT -r RUN --type decisions`,
 		Args: one("AGENT"), ValidArgsFunction: a.completeAgents,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.showDecisions(cmd.Context(), args[0]) },
 	}
@@ -125,7 +129,7 @@ func (s Screen) Decisions(ds []rollout.Decision, zone *time.Location) string {
 	}
 	var lines []string
 	for _, d := range ds {
-		head := fmt.Sprintf("%s %s %s", d.At.In(zone).Format(time.DateTime), d.Kind, d.Weight)
+		head := fmt.Sprintf("%s %s %s %s", d.At.In(zone).Format(time.DateTime), d.Kind, d.Stage, d.Weight)
 		lines = append(lines, s.paint(decisionInk(d), cut(head, s.columns())))
 		lines = append(lines, indent(wrap(fmt.Sprintf("%s (%s)", reasonOf(d), d.By), s.columns()-2), "  ")...)
 		for _, e := range d.Evidence {

@@ -77,7 +77,7 @@ func TestRequestsAreOfTheBestMetric(t *testing.T) {
 func TestCountsEachRowOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	const delay = 1500 * time.Millisecond
+	const delay = 3 * time.Second
 	p := d.open(sqlmetrics.Settings{Delay: delay})
 	r := ratio(failures)
 	sample(t, p, &r)
