@@ -54,6 +54,7 @@ func RunKube(t *testing.T, config *rest.Config, d KubeDialect) {
 		"another agent's object is left alone":      othersObject,
 		"racing writers lose no update":             writers,
 		"leases tell, and expire once":              leases,
+		"a lease is its owner's":                    othersLease,
 		"a thousand patches leave testers alone":    thousand,
 		"an older version of the API will do":       olderAPI,
 		"acceptance is waited for":                  acceptance,

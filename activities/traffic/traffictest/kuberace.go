@@ -140,6 +140,41 @@ func leases(t *testing.T, p kubePlane) {
 	wantLost(t, p.Driver.Apply(t.Context(), r), "o", 2)
 }
 
+// othersLease: whoever may not set the route renews no lease, and a restore that is tried again lets go of no lease but its own.
+func othersLease(t *testing.T, p kubePlane) {
+	kind := schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
+	objects := p.admin.Resource(kind).Namespace(p.namespace)
+	lease := func() *unstructured.Unstructured {
+		t.Helper()
+		all, err := objects.List(t.Context(), metav1.ListOptions{})
+		if err != nil || len(all.Items) != 1 {
+			t.Fatalf("%d leases, %v, want one", len(all.Items), err)
+		}
+		return &all.Items[0]
+	}
+	mustApply(t, p.Plane, p.route("o", 2, 500))
+	before := lease().GetResourceVersion()
+	wantLost(t, p.Driver.Apply(t.Context(), p.route("o", 1, 500)), "o", 2)
+	if lease().GetResourceVersion() != before {
+		t.Error("an older revision renewed the lease")
+	}
+	back := p.route("o", 3, 0)
+	back.Rollback = true
+	mustApply(t, p.Plane, back)
+	next := lease() // of the next rollout, which has not come to the weights yet
+	marks := next.GetAnnotations()
+	marks["aviary.dev/owner"], marks["aviary.dev/revision"] = "next", "1"
+	next.SetAnnotations(marks)
+	next.Object["spec"] = map[string]any{"holderIdentity": "next", "leaseDurationSeconds": int64(60)}
+	if _, err := objects.Update(t.Context(), next, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, p.Plane, back)
+	if holder, _, _ := unstructured.NestedString(lease().Object, "spec", "holderIdentity"); holder != "next" {
+		t.Errorf("the lease of the next rollout is held by %q after a late restore", holder)
+	}
+}
+
 func oneLease(t *testing.T, p kubePlane) traffic.Lease {
 	t.Helper()
 	all, err := p.leased.Leases(t.Context())
