@@ -11,7 +11,8 @@ import (
 // lease was renewed, and the guard, another process, takes the traffic back.
 type Leased interface {
 	Driver
-	// Leases are those of every route whose canary has traffic and a lease, of all agents. Errors: a passing fault.
+	// Leases are those of every route whose canary has traffic and a lease, of all agents. Errors: a passing fault, beside those that
+	// could be read all the same.
 	Leases(ctx context.Context) ([]Lease, error)
 	// Expire takes all traffic back from the canary, unless the lease was renewed since l was read: then it changes nothing. It is
 	// idempotent. What was set stays written down, so that Read tells of it as LeaseExpired, and a renewal brings the canary back.

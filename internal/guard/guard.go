@@ -20,8 +20,9 @@ const (
 	Every = time.Second
 	// reach bounds one look at a data plane, and one expiry.
 	reach = 3 * time.Second
-	// grace is how long the guard looks on after it was blind: those who renew were likely blind too, and are about to renew.
-	grace = 2 * time.Second
+	// looksOfGrace is how often a lease is seen past its time before it is over, if looks have missed it: those who renew were likely blind
+	// too, and are about to renew.
+	looksOfGrace = 3
 )
 
 // Guard watches leases. It is safe for concurrent use.
@@ -111,21 +112,17 @@ func (g *Guard) look(ctx context.Context, t *target) {
 	before := t.err
 	t.once, t.err = true, err
 	t.mu.Unlock()
-	now := time.Now()
 	if err != nil {
-		t.book.blind()
 		g.failed.WithLabelValues(t.name).Inc()
 		if before == nil {
-			g.log.Error("leases can't be read, trying on", "target", t.name, "error", err)
+			g.log.Error("leases can't be read, trying on", "target", t.name, "read", len(leases), "error", err)
 		}
-		return
-	}
-	if before != nil {
+	} else if before != nil {
 		g.log.Info("leases can be read again", "target", t.name)
 	}
 	g.leases.WithLabelValues(t.name).Set(float64(len(leases)))
 	var back sync.WaitGroup
-	for _, l := range t.book.over(leases, now) {
+	for _, l := range t.book.over(leases, err == nil, time.Now()) {
 		back.Go(func() { g.expire(ctx, t, l) })
 	}
 	back.Wait()
@@ -154,23 +151,27 @@ type key struct {
 type entry struct {
 	renewal string
 	changed time.Time
-	sighted time.Time // since when it is read without a gap
+	missed  bool // there was a look since that did not see it
+	overdue int  // looks since that saw it past its time
 }
 
 // book is what is known of a target's leases.
 type book map[key]entry
 
-// blind notes that leases could not be read.
-func (b book) blind() {
+// blind notes that leases could not be read, but for those that were.
+func (b book) blind(but map[key]bool) {
 	for k, e := range b {
-		e.sighted = time.Time{}
-		b[k] = e
+		if !but[k] {
+			e.missed = true
+			b[k] = e
+		}
 	}
 }
 
-// over notes leases as read at now, and returns those that ran out. One that is gone is forgotten. One that is new has its whole time
-// from now, as after a restart of the guard.
-func (b book) over(leases []traffic.Lease, now time.Time) []traffic.Lease {
+// over notes leases as read at now, and returns those that ran out. One that is new has its whole time from now, as after a restart of
+// the guard; one that a look has missed may have been renewed, and is given some looks to be, however many fail in between. All: there are no
+// others, so that one that is gone is forgotten.
+func (b book) over(leases []traffic.Lease, all bool, now time.Time) []traffic.Lease {
 	var out []traffic.Lease
 	seen := map[key]bool{}
 	for _, l := range leases {
@@ -181,15 +182,18 @@ func (b book) over(leases []traffic.Lease, now time.Time) []traffic.Lease {
 		seen[k] = true
 		e, known := b[k]
 		if !known || e.renewal != l.Renewal {
-			e = entry{renewal: l.Renewal, changed: now, sighted: now.Add(-grace)} // nothing was missed
+			e = entry{renewal: l.Renewal, changed: now}
 		}
-		if e.sighted.IsZero() {
-			e.sighted = now
+		if l.TTL > 0 && now.Sub(e.changed) >= l.TTL {
+			if e.overdue++; !e.missed || e.overdue >= looksOfGrace {
+				out = append(out, l)
+			}
 		}
 		b[k] = e
-		if l.TTL > 0 && now.Sub(e.changed) >= l.TTL && now.Sub(e.sighted) >= grace {
-			out = append(out, l)
-		}
+	}
+	if !all {
+		b.blind(seen)
+		return out
 	}
 	for k := range b {
 		if !seen[k] {

@@ -34,6 +34,7 @@ func TestOver(t *testing.T) {
 		at     time.Duration
 		leases []traffic.Lease // nil: none; see blind
 		blind  bool
+		part   bool     // there are others, which could not be read
 		want   []string // the agents whose leases ran out
 	}
 	const ttl = 10 * time.Second
@@ -61,7 +62,19 @@ func TestOver(t *testing.T) {
 		},
 		"after a blind time nobody renews": {
 			{at: 0, leases: one("1")}, {at: time.Second, blind: true}, {at: 2 * ttl, leases: one("1")},
-			{at: 2*ttl + grace, leases: one("1"), want: []string{"a"}},
+			{at: 2*ttl + time.Second, leases: one("1")}, {at: 2*ttl + 2*time.Second, leases: one("1"), want: []string{"a"}},
+		},
+		"every other look fails": {
+			{at: 0, leases: one("1")}, {at: ttl / 2, blind: true}, {at: ttl, leases: one("1")}, {at: ttl + 1*time.Second, blind: true},
+			{at: ttl + 2*time.Second, leases: one("1")}, {at: ttl + 3*time.Second, blind: true}, {at: ttl + 4*time.Second, leases: one("1"), want: []string{"a"}},
+		},
+		"a part can't be read": {
+			{at: 0, leases: []traffic.Lease{lease("a", "1", ttl), lease("b", "1", ttl)}},
+			{at: ttl - 1, leases: []traffic.Lease{lease("a", "1", ttl)}, part: true},
+			{at: ttl, leases: []traffic.Lease{lease("a", "1", ttl)}, part: true, want: []string{"a"}}, // nothing of it was missed
+			{at: ttl + time.Second, leases: []traffic.Lease{lease("b", "1", ttl)}, part: true},
+			{at: ttl + 2*time.Second, leases: []traffic.Lease{lease("b", "1", ttl)}, part: true},
+			{at: ttl + 3*time.Second, leases: []traffic.Lease{lease("b", "1", ttl)}, part: true, want: []string{"b"}},
 		},
 		"each has its own time": {
 			{at: 0, leases: []traffic.Lease{lease("a", "1", ttl), lease("b", "1", 2*ttl)}},
@@ -82,11 +95,11 @@ func TestOver(t *testing.T) {
 			b := book{}
 			for i, l := range looks {
 				if l.blind {
-					b.blind()
+					b.blind(nil)
 					continue
 				}
 				var got []string
-				for _, over := range b.over(l.leases, start.Add(l.at)) {
+				for _, over := range b.over(l.leases, !l.part, start.Add(l.at)) {
 					got = append(got, over.Agent)
 				}
 				if !slices.Equal(got, l.want) {
@@ -117,7 +130,10 @@ func (p *plane) Leases(ctx context.Context) ([]traffic.Lease, error) {
 		p.mu.Lock()
 		return nil, ctx.Err()
 	}
-	return slices.Clone(p.leases), p.err
+	if p.err != nil {
+		return nil, p.err
+	}
+	return slices.Clone(p.leases), nil
 }
 
 func (p *plane) Expire(_ context.Context, l traffic.Lease) error {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,10 +186,12 @@ const readers = 8
 // better that the guard tries in vain. Errors: a passing fault.
 func (p *Plane) Leases(ctx context.Context) ([]traffic.Lease, error) {
 	var all []traffic.Lease
+	var errs []error
 	for _, namespace := range p.client.namespaces {
 		list, err := p.client.Objects(leases, namespace).List(ctx, metav1.ListOptions{LabelSelector: AgentLabel})
-		if err != nil {
-			return nil, Fault(err, "list", leasesResource, namespace, "")
+		if err != nil { // one namespace that can't be read hides no other
+			errs = append(errs, Fault(err, "list", leasesResource, namespace, ""))
+			continue
 		}
 		for i := range list.Items {
 			if l, _, ok := p.held(&list.Items[i]); ok {
@@ -212,7 +215,7 @@ func (p *Plane) Leases(ctx context.Context) ([]traffic.Lease, error) {
 			out = append(out, l)
 		}
 	}
-	return out, ctx.Err()
+	return out, errors.Join(errs...)
 }
 
 // wanted reports whether a lease is of an object whose canary has traffic, or may have.
@@ -221,13 +224,29 @@ func (p *Plane) wanted(ctx context.Context, l traffic.Lease) bool {
 	if err != nil {
 		return false
 	}
-	f, err := p.load(ctx, kind, l.Agent, l.Object)
+	f, err := p.leased(ctx, kind, l)
 	var gone *traffic.Rejected
 	if err != nil {
 		return !errors.As(err, &gone)
 	}
 	share, _ := f.rule.share(f.canaryAt(l))
 	return share > 0
+}
+
+// leased is load for the guard: an object whose label somebody has changed is still the lease's while its annotations say so.
+func (p *Plane) leased(ctx context.Context, kind Kind, l traffic.Lease) (found, error) {
+	object, err := p.get(ctx, kind, l.Object.Namespace, l.Object.Name)
+	if apierrors.IsNotFound(err) {
+		return found{}, rejected("%s %s/%s does not exist", kind.Name, l.Object.Namespace, l.Object.Name)
+	}
+	if err != nil {
+		return found{}, err
+	}
+	agent := l.Agent
+	if set, ok, err := recordOf(object.GetAnnotations()); err == nil && ok && set.owner == l.Owner {
+		agent = cmp.Or(object.GetLabels()[AgentLabel], agent)
+	}
+	return p.understand(ctx, kind, agent, l.Object.Rule, object)
 }
 
 // canaryAt is where the canary of an object runs that a lease is of.
@@ -281,7 +300,7 @@ func (p *Plane) Expire(ctx context.Context, l traffic.Lease) error {
 		if !held || current.Renewal != l.Renewal {
 			return nil
 		}
-		f, err := p.load(ctx, kind, l.Agent, l.Object)
+		f, err := p.leased(ctx, kind, l)
 		if err != nil {
 			return err
 		}
@@ -297,7 +316,7 @@ func (p *Plane) Expire(ctx context.Context, l traffic.Lease) error {
 			return nil
 		}
 		want.expired = true
-		if err := p.write(ctx, f, want, l.Agent); !moved(err) {
+		if err := p.write(ctx, f, want, cmp.Or(f.object.GetLabels()[AgentLabel], l.Agent)); !moved(err) {
 			return err
 		}
 		if err := pause(ctx, try); err != nil {

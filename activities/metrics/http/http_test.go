@@ -354,6 +354,7 @@ func TestRejects(t *testing.T) {
 	for name, change := range map[string]func(*metrics.Request){
 		"no definition":         func(r *metrics.Request) { r.Metrics[0].Definition = nil },
 		"no path":               func(r *metrics.Request) { r.Metrics[0].Definition.Sum = "$.[" },
+		"another host":          func(r *metrics.Request) { r.Metrics[0].Definition.Query = "@evil.example/stats?{{.From}}{{.To}}" },
 		"no template":           func(r *metrics.Request) { r.Metrics[0].Definition.Query = "/{{" },
 		"a quantile":            func(r *metrics.Request) { r.Metrics[0].Kind = analysis.Quantile },
 		"no name":               func(r *metrics.Request) { r.Agent = "../x" },
@@ -379,7 +380,7 @@ func TestRejects(t *testing.T) {
 	}
 }
 
-// TestTotalsAskedForLater: the totals of a metric that a cursor does not know are its beginning, not its growth.
+// TestTotalsAskedForLater: totals that a cursor does not know are a beginning, no growth.
 func TestTotalsAskedForLater(t *testing.T) {
 	t.Parallel()
 	a := &api{now: start}

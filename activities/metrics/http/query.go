@@ -70,6 +70,9 @@ func queryOf(m metrics.Metric) (query, error) {
 	if parts == nil {
 		return query{}, fmt.Errorf("kind %s can't be had from the provider http", m.Kind)
 	}
+	if !strings.HasPrefix(d.Query, "/") { // or it could name another host, which would get the token
+		return query{}, fmt.Errorf("query %.70q, want a path below the target's address, such as /stats?version={{.Version}}", d.Query)
+	}
 	path, err := template.New("query").Option("missingkey=error").Parse(d.Query)
 	if err != nil {
 		return query{}, fmt.Errorf("query: %w", err)

@@ -23,6 +23,7 @@ type definition struct {
 // metadata is what was set, beside the flag. Flagd takes plain values only.
 type metadata struct {
 	Agent       string `json:"aviary_agent"`
+	Stable      string `json:"aviary_stable,omitempty"` // as set; what the variant says may have been changed
 	Owner       string `json:"aviary_owner"`
 	Revision    int64  `json:"aviary_revision"`
 	Canary      string `json:"aviary_canary"`   // of this rollout, or the one before; empty after a promotion
@@ -43,7 +44,7 @@ func (m *metadata) served() int {
 // that can't be.
 func define(r rollout.Route) (definition, error) {
 	return build(r.Stable, metadata{
-		Agent: r.Agent, Owner: r.Owner, Revision: r.Revision, Canary: r.Canary, Weight: int(r.Weight),
+		Agent: r.Agent, Stable: r.Stable, Owner: r.Owner, Revision: r.Revision, Canary: r.Canary, Weight: int(r.Weight),
 		LeaseMillis: int64((r.Lease.Std() + time.Millisecond - 1) / time.Millisecond),
 	})
 }
@@ -64,24 +65,56 @@ func build(stable string, m metadata) (definition, error) {
 	return d, nil
 }
 
-// parse reads a flag. Errors: it is none that tells versions, so it must not be touched.
+// parse reads a flag. Errors: it is none that tells versions, so it must not be touched. One that a rollout has set is read whatever somebody
+// has made of it since: its canary must be found to be taken back.
 func parse(key string, raw []byte) (definition, error) {
-	var d definition
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return d, fmt.Errorf("flag %q is no choice of a version: %w; want variants such as {\"stable\": \"v41\"}", key, err)
+	var loose struct {
+		State          any             `json:"state"`
+		Variants       map[string]any  `json:"variants"`
+		DefaultVariant any             `json:"defaultVariant"`
+		Targeting      json.RawMessage `json:"targeting"`
+		Metadata       json.RawMessage `json:"metadata"`
+	}
+	if err := json.Unmarshal(raw, &loose); err != nil {
+		return definition{}, fmt.Errorf("flag %q is no choice of a version: %w; want variants such as {\"stable\": \"v41\"}", key, err)
+	}
+	d := definition{Variants: map[string]string{}, Targeting: loose.Targeting}
+	d.State, _ = loose.State.(string)
+	d.DefaultVariant, _ = loose.DefaultVariant.(string)
+	var others error
+	for name, value := range loose.Variants {
+		if version, ok := value.(string); ok {
+			d.Variants[name] = version
+		} else {
+			others = fmt.Errorf("flag %q is no choice of a version: its variant %q is none; want variants such as {\"stable\": \"v41\"}", key, name)
+		}
+	}
+	var m metadata
+	_ = json.Unmarshal(loose.Metadata, &m) // what somebody has made nonsense of is as if it were not there
+	if m.Agent != "" {
+		d.Metadata = &m
+		return d, nil
+	}
+	if others != nil {
+		return d, others
 	}
 	if !rollout.ValidName(d.Variants[router.FlagdStable]) {
 		return d, fmt.Errorf("flag %q has no variant %q that names a version, want variants such as {\"stable\": \"v41\"}", key, router.FlagdStable)
 	}
-	if d.Metadata != nil && d.Metadata.Agent == "" {
-		d.Metadata = nil // somebody else's
-	}
 	return d, nil
+}
+
+// stable is the version that has all traffic without a canary.
+func (d definition) stable() string {
+	if m := d.Metadata; m != nil && m.Stable != "" {
+		return m.Stable
+	}
+	return d.Variants[router.FlagdStable]
 }
 
 // observe says what the flag does.
 func (d definition) observe(agent string, object *rollout.Object) traffic.Observed {
-	o := traffic.Observed{Agent: agent, Object: object, Stable: d.Variants[router.FlagdStable]}
+	o := traffic.Observed{Agent: agent, Object: object, Stable: d.stable()}
 	if d.Metadata == nil {
 		if len(d.Targeting) > 0 && !empty(d.Targeting) || d.DefaultVariant != router.FlagdStable {
 			o.Drift = "the flag already has a rule that is not Aviary's"

@@ -16,7 +16,6 @@ import (
 
 	"github.com/aviary-rollouts/aviary/activities/traffic"
 	"github.com/aviary-rollouts/aviary/rollout"
-	"github.com/aviary-rollouts/aviary/router"
 )
 
 // Store holds a document of flags, and beside it when leases were renewed: flagd tells its clients of every change of the flags, and a
@@ -199,7 +198,7 @@ func (d *Driver) Expire(ctx context.Context, l traffic.Lease) error {
 		}
 		m := *f.Metadata
 		m.Expired = true
-		back, err := build(f.Variants[router.FlagdStable], m)
+		back, err := build(f.stable(), m)
 		if err != nil {
 			return nil, err
 		}
@@ -271,7 +270,7 @@ func lookup(document []byte, r rollout.Route, fenced bool) (definition, error) {
 // is stable.
 func (d definition) yields(flag string, r rollout.Route) error {
 	m := d.Metadata
-	switch stable := d.Variants[router.FlagdStable]; {
+	switch stable := d.stable(); {
 	case m != nil && m.Owner == r.Owner:
 		if r.Revision < m.Revision {
 			return &traffic.OwnershipLost{Agent: r.Agent, Owner: m.Owner, Revision: m.Revision}

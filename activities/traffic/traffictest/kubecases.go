@@ -55,6 +55,7 @@ func RunKube(t *testing.T, config *rest.Config, d KubeDialect) {
 		"racing writers lose no update":             writers,
 		"leases tell, and expire once":              leases,
 		"a lease is its owner's":                    othersLease,
+		"some leases are better than none":          someLeases,
 		"a thousand patches leave testers alone":    thousand,
 		"an older version of the API will do":       olderAPI,
 		"acceptance is waited for":                  acceptance,

@@ -5,6 +5,7 @@ package traffictest
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/aviary-rollouts/aviary/activities/traffic"
+	"github.com/aviary-rollouts/aviary/internal/kube"
 	"github.com/aviary-rollouts/aviary/rollout"
 )
 
@@ -142,8 +144,7 @@ func leases(t *testing.T, p kubePlane) {
 
 // othersLease: whoever may not set the route renews no lease, and a restore that is tried again lets go of no lease but its own.
 func othersLease(t *testing.T, p kubePlane) {
-	kind := schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
-	objects := p.admin.Resource(kind).Namespace(p.namespace)
+	objects := p.leaseObjects()
 	lease := func() *unstructured.Unstructured {
 		t.Helper()
 		all, err := objects.List(t.Context(), metav1.ListOptions{})
@@ -158,6 +159,14 @@ func othersLease(t *testing.T, p kubePlane) {
 	if lease().GetResourceVersion() != before {
 		t.Error("an older revision renewed the lease")
 	}
+	// A hand that gives the route to another agent in the middle of a rollout does not keep the guard from its work.
+	label := func(agent string) {
+		p.mustEdit(t, "hand", func(o *unstructured.Unstructured) { o.SetLabels(map[string]string{"aviary.dev/agent": agent}) })
+	}
+	label("another")
+	mustExpire(t, p, oneLease(t, p))
+	p.wantWeights(t, 0)
+	label("bot")
 	back := p.route("o", 3, 0)
 	back.Rollback = true
 	mustApply(t, p.Plane, back)
@@ -173,6 +182,35 @@ func othersLease(t *testing.T, p kubePlane) {
 	if holder, _, _ := unstructured.NestedString(lease().Object, "spec", "holderIdentity"); holder != "next" {
 		t.Errorf("the lease of the next rollout is held by %q after a late restore", holder)
 	}
+}
+
+// someLeases: what can't be read, or hangs, hides nothing else from the guard.
+func someLeases(t *testing.T, p kubePlane) {
+	mustApply(t, p.Plane, p.route("o", 1, 500))
+	both, err := p.dialect.Open(kube.Settings{Kubeconfig: kubeconfig(t, p.proxy.url), Namespaces: []string{"out-of-reach", p.namespace}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.proxy.with(func(w http.ResponseWriter, r *http.Request) bool {
+		return strings.Contains(r.URL.Path, "/namespaces/out-of-reach/") && refuse(w, r)
+	})
+	all, err := both.Leases(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "out-of-reach") || len(all) != 1 {
+		t.Errorf("leases %+v, %v; want the other namespace's, and an error that names this one", all, err)
+	}
+	p.proxy.with(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/"+p.dialect.Resource.Resource+"/") {
+			<-r.Context().Done()
+			return true
+		}
+		return false
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if all, err := p.leased.Leases(ctx); err != nil || len(all) != 1 {
+		t.Errorf("leases %+v, %v; want one whose object can't be read to be told of all the same", all, err)
+	}
+	p.proxy.with(nil)
 }
 
 func oneLease(t *testing.T, p kubePlane) traffic.Lease {

@@ -184,8 +184,7 @@ func (e *answer) Error() string {
 
 // call sends one signed request and decodes the answer into out, if out is not nil. Errors: *answer, or a fault on the way.
 func (d *Driver) call(ctx context.Context, method, at string, body []byte, out any) error {
-	u := *d.base
-	u.Path += at
+	u := d.base.JoinPath(at)
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return httpx.Redact(err)
@@ -194,7 +193,7 @@ func (d *Driver) call(ctx context.Context, method, at string, body []byte, out a
 	req.Header.Set("User-Agent", "aviary")
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set(HeaderTimestamp, stamp)
-	req.Header.Set(HeaderSignature, Sign(d.secret, stamp, method, u.EscapedPath(), body))
+	req.Header.Set(HeaderSignature, Sign(d.secret, stamp, method, req.URL.EscapedPath(), body))
 	if method == http.MethodPut {
 		req.Header.Set("Content-Type", "application/json")
 		// A renewal is a request of its own, so the key is of the call, not of the route.
@@ -252,6 +251,9 @@ func (d *Driver) explain(ctx context.Context, agent, doing string, err error) er
 		}
 		return err
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		if a.failure.Error == "" { // some proxy's page, while the receiver is being deployed
+			return err
+		}
 		return &traffic.Rejected{Reason: err.Error()}
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return fmt.Errorf("%w; does the receiver know the secret of the worker's settings, and is its clock right?", err)

@@ -117,7 +117,9 @@ func TestAnswers(t *testing.T) {
 	}{
 		"bad request":       {400, nil, `{"error":"no such thing"}`, rejected, "no such thing"},
 		"unknown":           {404, nil, `{"error":"no agent"}`, rejected, "no agent"},
-		"too large":         {413, nil, ``, rejected, "413"},
+		"too large":         {413, nil, `{"error":"4 KiB at most"}`, rejected, "413"},
+		"a proxy's 404":     {404, nil, `<html>no such backend</html>`, passing, "404"},
+		"an empty 422":      {422, nil, ``, passing, "422"},
 		"can't be":          {422, nil, `{"error":"line\nbreak \u0007"}`, rejected, "line break"},
 		"no secret":         {401, nil, `{}`, passing, "secret"},
 		"forbidden":         {403, nil, `<html>`, passing, "secret"},
@@ -242,5 +244,24 @@ func TestUnreachable(t *testing.T) {
 		if strings.Contains(fmt.Sprint(err), hidden) {
 			t.Errorf("error %v tells %s", err, hidden)
 		}
+	}
+}
+
+// TestEscapedBase: an address with an escaped path is asked as it is written, and signed so.
+func TestEscapedBase(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		asked <- req.URL.EscapedPath()
+		body, _ := io.ReadAll(req.Body)
+		if want := webhook.Sign([]byte(secret), req.Header.Get(webhook.HeaderTimestamp), req.Method, req.URL.EscapedPath(), body); req.Header.Get(webhook.HeaderSignature) != want {
+			t.Errorf("the signature is not of the path %s", req.URL.EscapedPath())
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	_ = driver(t, server.URL+"/team%2Fa/", secret).Apply(t.Context(), route)
+	if got := <-asked; got != "/team%2Fa/v1/agents/support-agent/route" {
+		t.Errorf("asked %s", got)
 	}
 }
