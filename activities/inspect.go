@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,7 +107,7 @@ func shares(seen traffic.Observed) string {
 	if seen.Effective == 0 {
 		return "all traffic on " + stable
 	}
-	return fmt.Sprintf("%s of its traffic on %s", seen.Effective, seen.Canary)
+	return fmt.Sprintf("%s of its traffic on %s", seen.Effective, cmp.Or(seen.Canary, "the place where no rollout has put it: somebody has changed the weights"))
 }
 
 func (a *Activities) inspectMetrics(ctx context.Context, spec rollout.Spec, r *remarks) {

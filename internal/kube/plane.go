@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,9 @@ func (p *Plane) Apply(ctx context.Context, route rollout.Route) error {
 		return err
 	}
 	kind, err := p.kind(route.Object)
+	if err == nil && !route.Rollback {
+		err = p.within(route.Object)
+	}
 	if err != nil {
 		return err
 	}
@@ -175,6 +179,15 @@ func (p *Plane) kind(o *rollout.Object) (Kind, error) {
 	return Kind{}, rejected("objects of kind %q have no weights here, want %s", o.Kind, strings.Join(names, " or "))
 }
 
+// within refuses an object outside the target's namespaces: neither the guard nor the sweep, which have the same ones, would see its canary.
+func (p *Plane) within(o *rollout.Object) error {
+	if all := p.client.namespaces; !slices.Contains(all, metav1.NamespaceAll) && !slices.Contains(all, o.Namespace) {
+		return rejected("namespace %q is none of the target's, want %s in traffic.object, or namespaces of the worker's and the guard's settings that have it",
+			o.Namespace, strings.Join(all, " or "))
+	}
+	return nil
+}
+
 // broken is an object whose rule can't be read or written.
 type broken struct{ err error }
 
@@ -284,6 +297,9 @@ func (p *Plane) Read(ctx context.Context, route rollout.Route) (traffic.Observed
 		return traffic.Observed{}, rejected("agent %q: want %s", route.Agent, rollout.NamePattern)
 	}
 	kind, err := p.kind(route.Object)
+	if err == nil && !route.Rollback {
+		err = p.within(route.Object)
+	}
 	if err != nil {
 		return traffic.Observed{}, err
 	}

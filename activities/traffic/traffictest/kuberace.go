@@ -186,6 +186,14 @@ func othersLease(t *testing.T, p kubePlane) {
 
 // someLeases: what can't be read, or hangs, hides nothing else from the guard.
 func someLeases(t *testing.T, p kubePlane) {
+	// Outside its namespaces the guard would not see a canary, so none comes there.
+	elsewhere := p.route("o", 1, 500)
+	outside := *elsewhere.Object
+	outside.Namespace = "default"
+	elsewhere.Object = &outside
+	wantRefused(t, p.Driver.Apply(t.Context(), elsewhere), `namespace "default" is none of the target's`, p.namespace)
+	_, err := p.Driver.Read(t.Context(), elsewhere)
+	wantRefused(t, err, `namespace "default"`)
 	mustApply(t, p.Plane, p.route("o", 1, 500))
 	both, err := p.dialect.Open(kube.Settings{Kubeconfig: kubeconfig(t, p.proxy.url), Namespaces: []string{"out-of-reach", p.namespace}})
 	if err != nil {
